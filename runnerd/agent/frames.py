@@ -1,0 +1,75 @@
+"""The wire between an executor and the agent: frames of a JSON header and raw bytes on one stream.
+
+    frame = header length (u32) · body length (u32) · header (JSON object) · body (raw)      big endian
+
+    to the agent                                  from the agent
+    file   {name} body, more: true = goes on      ready   {level, enforced, missing, tenant, python}
+    run    {tenant, lang, stages, env, …}         started {stage}
+    stdin  {} body, empty body = end of input     output  {stream, stage} body
+    cancel {}                                     ended   {stage, …}        a stage is over
+                                                  file    {name} body, more: true = goes on
+                                                  skipped {name, reason}
+                                                  done    {}                the job is over
+                                                  lost    {reason}          the sandbox is, and the job with it
+
+One connection is one lease: closing it ends the job and the sandbox. The agent imports nothing of runnerd.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+Header = dict[str, Any]
+
+HEAD = struct.Struct("!II")
+HEADER_MAX = 4 << 20
+"""Bytes of a header: arguments and environment are in it."""
+BODY_MAX = 1 << 20
+"""Bytes of one body; longer contents come in several frames."""
+CHUNK = 256 << 10
+"""Bytes of one body that we send."""
+
+
+class FrameError(Exception):
+    """The peer sent something that is no frame."""
+
+
+def pack(header: Header, body: bytes = b"") -> bytes:
+    """One frame as bytes."""
+    head = json.dumps(header, separators=(",", ":")).encode()
+    return HEAD.pack(len(head), len(body)) + head + body
+
+
+class Unpacker:
+    """Cuts a stream into frames: feed bytes, iterate over (header, body)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
+        """Frames that are complete with `data`. Raises FrameError; the stream can't be used after it."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= HEAD.size:
+            header_len, body_len = HEAD.unpack_from(buffer, start)
+            if header_len > HEADER_MAX or body_len > BODY_MAX:
+                raise FrameError(f"a frame of {header_len} + {body_len} bytes is too long")
+            body_start = start + HEAD.size + header_len
+            end = body_start + body_len
+            if len(buffer) < end:
+                break
+            try:
+                header = json.loads(buffer[start + HEAD.size : body_start])
+            except ValueError as error:
+                raise FrameError(f"a header is not JSON: {error}") from None
+            if not isinstance(header, dict):
+                raise FrameError("a header is not an object")
+            frames.append((header, bytes(buffer[body_start:end])))
+            start = end
+        if start:
+            del buffer[:start]
+        return frames

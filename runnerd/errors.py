@@ -1,0 +1,56 @@
+"""Every error that runnerd raises. What a user's program does wrong is a Result, never an exception.
+
+RunnerdError
+├── ConfigError        a setting is wrong: names where it stands and what would be right
+├── PluginError        a plugin could not be loaded
+├── Rejected           this job can never run as it is: the caller has to change it
+├── Saturated          no room for this job now: the caller may try again later
+├── SandboxError       no sandbox could be started
+│   └── SandboxLost    a sandbox went away while it had a job
+├── StoreError         a store did not answer, or answered nonsense
+└── IngressError       a bus or a listener could not be opened
+"""
+
+
+class RunnerdError(Exception):
+    """Base of all errors of runnerd."""
+
+
+class ConfigError(RunnerdError):
+    """Settings are wrong. `problems` has one line per problem, each naming its place and the fix."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class PluginError(RunnerdError):
+    """A plugin could not be loaded."""
+
+
+class Rejected(RunnerdError):
+    """A job that can never run as it is; the text names the field and the fix."""
+
+
+class Saturated(RunnerdError):
+    """No room for a job now. `retry_after_s` is a guess at when to try again, in seconds."""
+
+    def __init__(self, reason: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class SandboxError(RunnerdError):
+    """No sandbox could be started."""
+
+
+class SandboxLost(SandboxError):
+    """A sandbox went away while it had a job."""
+
+
+class StoreError(RunnerdError):
+    """A store did not answer, or answered nonsense."""
+
+
+class IngressError(RunnerdError):
+    """A bus or a listener could not be opened."""
