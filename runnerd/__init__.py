@@ -3,6 +3,7 @@
 from .errors import (
     ConfigError,
     IngressError,
+    Interrupted,
     PluginError,
     Rejected,
     RunnerdError,
@@ -15,6 +16,7 @@ from .hookspecs import hookimpl
 from .job import (
     JSON,
     MSGPACK,
+    TOKEN,
     Event,
     File,
     Job,
@@ -31,15 +33,17 @@ from .job import (
     decode_job,
     decode_result,
     encode,
+    json_schema,
     new_id,
 )
-from .spec import Blobs, Delivery, Ingress, Install, KeyValues, Language, Services, Store
+from .spec import Blobs, Delivery, Ingress, Install, KeyValues, Language, Services, Store, check_key
 
 __version__ = "0.1.0"
 
 __all__ = [
     "JSON",
     "MSGPACK",
+    "TOKEN",
     "Blobs",
     "ConfigError",
     "Delivery",
@@ -48,6 +52,7 @@ __all__ = [
     "Ingress",
     "IngressError",
     "Install",
+    "Interrupted",
     "Job",
     "KeyValues",
     "Language",
@@ -69,10 +74,12 @@ __all__ = [
     "Store",
     "StoreError",
     "Usage",
+    "check_key",
     "decode_event",
     "decode_job",
     "decode_result",
     "encode",
     "hookimpl",
+    "json_schema",
     "new_id",
 ]

@@ -5,6 +5,7 @@ RunnerdError
 ├── PluginError        a plugin could not be loaded
 ├── Rejected           this job can never run as it is: the caller has to change it
 ├── Saturated          no room for this job now: the caller may try again later
+├── Interrupted        this job was given back without a result: it may be submitted again
 ├── SandboxError       no sandbox could be started
 │   └── SandboxLost    a sandbox went away while it had a job
 ├── StoreError         a store did not answer, or answered nonsense
@@ -38,6 +39,13 @@ class Saturated(RunnerdError):
     def __init__(self, reason: str, retry_after_s: float = 1.0) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class Interrupted(RunnerdError):
+    """A job was given back: it has no result and leaves no trace, so another daemon, or this one later, may take it.
+
+    Raised where the daemon stops before the job could end, or where the store can't record that the job begins.
+    """
 
 
 class SandboxError(RunnerdError):

@@ -3,13 +3,18 @@
 Plugins describe themselves with these types; nothing here does any I/O.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .job import JSON, Event, Job, Limits, Result
+from .errors import StoreError
+from .job import JSON, TOKEN, Event, Job, Limits, Result
+
+_PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
 
 
 class Install(Struct, frozen=True, kw_only=True):
@@ -22,8 +27,10 @@ class Install(Struct, frozen=True, kw_only=True):
 class Language(Struct, frozen=True, kw_only=True):
     """How to compile and run one language: data, nothing else.
 
-    In `compile` and `run`, `{file}` is the program's file name, `{stem}` that name without its suffix;
-    arguments of the job are appended to `run`. Both are started in the directory of the program, `/mnt/data`, without a shell.
+    In `compile` and `run` these are replaced, and nothing else: `{file}` the program's file name, `{stem}` that name without
+    its suffix, `{main}` see `main_patterns`, `{tmp}` a directory for what should not count as output (`/tmp` in most sandboxes),
+    `{memory_bytes}` the job's memory limit. Arguments of the job are appended to `run`. Both are started in the directory
+    of the program, `/mnt/data`, without a shell; HOME and TMPDIR are `{tmp}`.
     """
 
     code: str
@@ -38,6 +45,11 @@ class Language(Struct, frozen=True, kw_only=True):
     """Under what name a job's `code` is saved."""
     filename_pattern: str | None = None
     """A regular expression; its first group, found in `code`, replaces the stem of `filename`."""
+    main_patterns: tuple[str, ...] = ()
+    """Regular expressions for `{main}`: what their first groups find in the program, joined by `.`.
+
+    The last stands for the program's name: where it finds nothing, that is the file name without directory and suffix.
+    """
     compile: tuple[str, ...] | None = None
     run: tuple[str, ...]
     env: Mapping[str, str] = {}
@@ -60,6 +72,30 @@ class Language(Struct, frozen=True, kw_only=True):
     hello: str
     """A program that prints `hi` and a newline."""
 
+    def saved_as(self, code: str) -> str:
+        """The file name under which a job's `code` is saved."""
+        found = re.search(self.filename_pattern, code) if self.filename_pattern else None
+        return found[1] + _suffix(self.filename) if found and found[1] else self.filename
+
+    def argv(self, command: tuple[str, ...], *, file: str, code: str, tmp: str, memory_bytes: int) -> tuple[str, ...]:
+        """`compile` or `run` for the program `code` in `file`."""
+        path = file if file[0].isalnum() or file[0] == "_" else "./" + file  # never taken for an option (-x.c) or a list of them (@x.c)
+        found = [re.search(pattern, code) for pattern in self.main_patterns or ("$^",)]
+        names = [match[1] if match else "" for match in found]
+        names[-1] = names[-1] or PurePosixPath(file).stem
+        values = {
+            "file": path,
+            "stem": file.removesuffix(_suffix(file)),
+            "main": ".".join(filter(None, names)),
+            "tmp": tmp,
+            "memory_bytes": str(memory_bytes),
+        }
+        return tuple(_PLACEHOLDER.sub(lambda match: values[match[1]], part) for part in command)
+
+
+def _suffix(file: str) -> str:
+    return PurePosixPath(file).suffix
+
 
 class Delivery(Struct, frozen=True, kw_only=True):
     """A message in hand, as an ingress took it off its bus."""
@@ -74,6 +110,10 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """From a header, empty where there is none."""
     stream: bool = False
     """Whether the sender asked for output while the job runs, by a header."""
+    wall_s: float | None = None
+    """Wall time of each stage, from a header; the smaller of this and the job's own holds."""
+    queue_ttl_s: float | None = None
+    """How long it may wait for a sandbox, from a header; the smaller of this and the job's own holds."""
 
 
 class Services(Protocol):
@@ -87,6 +127,10 @@ class Services(Protocol):
 
         Events before the result come only where the job asked to stream. Leaving the iterator early
         does not cancel the job. Cancelling the waiting task does, unless others wait for the same job.
+
+        Two things are no result, and are raised instead: Saturated, where the queue is full, and Interrupted, where
+        the daemon stops (or can't record) before the job ended. The job is not recorded as ended, and may be submitted
+        again: a durable ingress naks, any other tells its caller to try again.
         """
         ...
 
@@ -118,8 +162,18 @@ class Services(Protocol):
 class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """Where jobs come from and results go to. A subclass's fields are its table in runnerd.toml.
 
-    Subclass with a tag: `class Nats(Ingress, tag="nats", frozen=True, kw_only=True)`.
+    Subclass with a tag: `class Nats(Ingress, tag="nats", frozen=True, kw_only=True)`. The docstring under a field is its
+    meaning in the documentation; a unit ends its name (`_s`, `_bytes`). Each field can be set by the environment as well, as
+    `RUNNERD_INGRESS_<KIND>_<FIELD>` and under the name in its `Meta(extra={"env": "API_PORT"})`; `extra={"secret": True}`
+    keeps it from being shown. A field `state_dir: str = ""` that is left empty gets the daemon's directory for lasting files.
     """
+
+    enabled: bool = True
+    """False: not opened. Without any configuration `nats` and `http` are."""
+
+    def listens(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of all that `open` will listen on, so that `runnerd check` can see whether it is free."""
+        return ()
 
     def open(self, services: Services) -> AbstractAsyncContextManager[str]:
         """Take jobs while the block is open; yields, once it does, the address for people to read.
@@ -129,8 +183,19 @@ class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
         raise NotImplementedError
 
 
+def check_key(key: str) -> str:
+    """Return `key` where it is made of `/`-joined tokens, `[A-Za-z0-9_-]{1,64}` each. Raises StoreError."""
+    if len(key) > 512 or not all(map(TOKEN.fullmatch, key.split("/"))):
+        raise StoreError(f"key {key[:80]!r}: must be tokens of [A-Za-z0-9_-]{{1,64}} with / between them, at most 512 characters")
+    return key
+
+
 class KeyValues(Protocol):
-    """A key-value store. Keys are `/`-joined tokens; values are bytes; a revision is an opaque string."""
+    """A key-value store. Keys are `/`-joined tokens, see `check_key`; values are bytes; a revision is an opaque string.
+
+    A `ttl_s` is above 0 and finite, in seconds; None keeps the entry for ever. Every method raises StoreError where the
+    store does not answer, is full, or the key is none.
+    """
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
         """Value and revision, None where there is none or it expired."""
@@ -158,7 +223,7 @@ class KeyValues(Protocol):
 
 
 class Blobs(Protocol):
-    """A blob store: immutable bytes under keys of `/`-joined tokens."""
+    """A blob store: immutable bytes under keys of `/`-joined tokens, see `check_key`. Methods raise StoreError as KeyValues' do."""
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str = "application/octet-stream") -> int:
         """Store a blob; it appears whole or not at all. Returns its size in bytes."""
@@ -176,7 +241,8 @@ class Blobs(Protocol):
 class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """A key-value or blob store. A subclass's fields are its table in runnerd.toml.
 
-    A store implements `open_kv`, `open_blobs` or both. Both raise StoreError, naming where and why.
+    A store implements `open_kv`, `open_blobs` or both. Both raise StoreError, naming where and why. Its fields are
+    described as those of an Ingress are, `state_dir` among them.
     """
 
     def open_kv(self) -> AbstractAsyncContextManager[KeyValues]:

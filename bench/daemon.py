@@ -1,0 +1,91 @@
+"""The daemon under test, started as a user would start it, with a state directory and ports of its own."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats.errors
+from nats.aio.client import Client
+
+from . import baselines, jobs, machine
+
+START_S = 60.0
+STOP_S = 30.0
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon that answers: its process id and where its NATS server listens."""
+
+    pid: int
+    url: str
+    state: Path
+
+    def sandboxes(self) -> list[int]:
+        """Its descendants, without the NATS server."""
+        return [pid for pid in machine.descendants(self.pid) if machine.command(pid) != "nats-server"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def serve(*settings: str) -> AsyncIterator[tuple[Daemon, Client]]:
+    """A daemon with these `key=value` settings, and a client connected to its NATS server. Raises RuntimeError with the daemon's log."""
+    state = Path(tempfile.mkdtemp(prefix="runnerd-bench-"))
+    nats_port, http_port = free_port(), free_port()
+    url = f"nats://127.0.0.1:{nats_port}"
+    ports = (f"ingress.nats.listen=127.0.0.1:{nats_port}", f"ingress.http.port={http_port}", f"state_dir={state}")
+    argv = [sys.executable, "-m", "runnerd", "serve"]
+    for setting in (*ports, *settings):
+        argv += ["--set", setting]
+    with (state / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*argv, cwd=state, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        client = await _connected(url, process, state)
+        try:
+            await jobs.first(client, "py", jobs.body({"code": 'print("hi")'}))
+            yield Daemon(process.pid, url, state), client
+        finally:
+            await client.close()
+    finally:
+        await _stop(process)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+async def _connected(url: str, process: asyncio.subprocess.Process, state: Path) -> Client:
+    try:
+        async with asyncio.timeout(START_S):
+            while process.returncode is None:
+                try:
+                    return await baselines.connect(url)
+                except (OSError, nats.errors.Error):
+                    await asyncio.sleep(0.05)
+    except TimeoutError:
+        pass
+    raise RuntimeError(f"the daemon did not come up:\n{(state / 'log').read_text()[-4000:]}")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Ask it to stop, as systemd would; kill it where it doesn't."""
+    if process.returncode is not None:
+        return
+    os.kill(process.pid, signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise RuntimeError(f"the daemon was still there {STOP_S:.0f} s after SIGTERM") from None

@@ -1,0 +1,83 @@
+"""What the kernel says of processes and of this machine: all of it read from /proc and /sys."""
+
+import os
+import platform
+from pathlib import Path
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of one process so far, its children not counted, in seconds. Steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of one process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def own_bytes(pid: int) -> tuple[int, int]:
+    """Memory of one process that no other shares (USS), and its share of all (PSS)."""
+    private = shared = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean:", "Private_Dirty:")):
+            private += int(line.split()[1]) * 1024
+        elif line.startswith("Pss:"):
+            shared = int(line.split()[1]) * 1024
+    return private, shared
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of a process and theirs, without those that ended meanwhile."""
+    found: list[int] = []
+    left = [pid]
+    while left:
+        parent = left.pop()
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                children = [int(child) for child in task.read_text().split()]
+            except OSError:
+                continue
+            found += children
+            left += children
+    return found
+
+
+def command(pid: int) -> str:
+    """Short name of a process, empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def open_files(pid: int) -> int:
+    """File descriptors of one process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def mounts() -> int:
+    """Mounts in this mount namespace."""
+    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def cgroups() -> int:
+    """Control groups, over all hierarchies."""
+    return sum(len(directories) for _, directories, _ in os.walk("/sys/fs/cgroup"))
+
+
+def describe() -> dict[str, object]:
+    """What the numbers were measured on."""
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "user": os.geteuid(),
+        "load_1m": os.getloadavg()[0],
+    }

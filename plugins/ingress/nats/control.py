@@ -1,0 +1,74 @@
+"""Questions about a job: what became of it, and to cancel it."""
+
+import asyncio
+
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from runnerd import TOKEN, Result, RunnerdError, Services
+
+from .bus import Bus
+from .endpoint import Endpoint
+from .refusal import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Refusal
+from .reply import Reply
+from .request import folded
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """The answer about a job that has no result yet."""
+
+    id: str
+    state: str
+    """`queued` or `running`."""
+
+
+class Control:
+    """Answers `status` and `cancel`, with the job's result where there is one. At most `most` questions at once."""
+
+    def __init__(
+        self, bus: Bus, services: Services, tasks: asyncio.TaskGroup, *, endpoints: dict[str, Endpoint], most: int, retry_after_ms: int
+    ) -> None:
+        self._bus = bus
+        self._services = services
+        self._tasks = tasks
+        self._endpoints = endpoints
+        self._most = most
+        self._retry_after_ms = retry_after_ms
+        self._asked = 0
+
+    async def receive(self, msg: Msg) -> None:
+        """Take a question off the bus."""
+        reply = self._bus.reply(msg, folded(msg.headers))
+        if reply is None:
+            return
+        tenant, job, verb = self._bus.subjects.tokens(msg.subject)
+        endpoint = self._endpoints.get(verb)
+        if endpoint is None:
+            await reply.refuse(Refusal(BAD_REQUEST, f"{verb[:80]!r} is not known: use {' or '.join(self._endpoints)}"))
+        elif not (TOKEN.fullmatch(tenant) and TOKEN.fullmatch(job)):
+            await reply.refuse(Refusal(BAD_REQUEST, "tenant and job in the subject must match [A-Za-z0-9_-]{1,64}"))
+        elif self._asked >= self._most:
+            self._bus.counters.count("refused_saturated")
+            await reply.refuse(Refusal(UNAVAILABLE, "too many questions at once: try again", self._retry_after_ms))
+        else:
+            self._asked += 1
+            self._tasks.create_task(self._answer(endpoint, tenant, job, verb, reply=reply))
+
+    async def _answer(self, endpoint: Endpoint, tenant: str, job: str, verb: str, *, reply: Reply) -> None:
+        began = endpoint.begin()
+        reply.job_id = job
+        error = ""
+        try:
+            ask = self._services.status if verb == "status" else self._services.cancel
+            answer: str | Result | None = await ask(tenant, job)
+            if answer is None:
+                error = await reply.refuse(Refusal(NOT_FOUND, "there is no such job here"))
+            elif isinstance(answer, Result):
+                await reply.result(answer)
+            else:
+                await reply.data("status", State(id=job, state=answer), {"Rd-Status": answer})
+        except RunnerdError as failure:
+            error = await reply.refuse(Refusal(UNAVAILABLE, f"can't be told now: {failure}", self._retry_after_ms))
+        finally:
+            self._asked -= 1
+            endpoint.end(began, error)

@@ -1,0 +1,144 @@
+"""What this ingress does while it is open: subscribes, and at the end drains in the right order."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runnerd import Services, new_id
+
+from .bus import Bus
+from .connection import Bounds, Connection, Route
+from .control import Control
+from .counters import Counters
+from .credentials import credentials, shown
+from .discovery import Discovery
+from .endpoint import Endpoint
+from .group import Group
+from .info import Info
+from .room import Room
+from .run import Run, RunBounds
+from .subjects import Subjects
+from .tasks import task_group
+
+if TYPE_CHECKING:
+    from . import Nats
+
+
+@asynccontextmanager
+async def serving(nats: "Nats", url: str, services: Services, counters: Counters) -> AsyncGenerator[None]:
+    """Take jobs from the server at `url` while the block is open. Raises IngressError.
+
+    Leaving: no more jobs are taken, then those in hand end and are answered, then the connections close. Questions are
+    answered to the last.
+    """
+    bounds = Bounds(
+        connect_s=nats.connect_s,
+        rebuild_s=nats.rebuild_s,
+        patience_s=nats.patience_s,
+        pending_bytes=nats.pending_bytes,
+        waiting_messages=nats.waiting_messages,
+        waiting_bytes=nats.waiting_bytes,
+    )
+    who = credentials(nats)
+    bus = Bus(
+        main=Connection(url, "bus", shown=shown(url), options=who, bounds=bounds, counters=counters),
+        streams=Connection(url, "streams", shown=shown(url), options=who, bounds=bounds, counters=counters),
+        subjects=Subjects(prefix=nats.prefix, tenants=nats.tenants, reply_prefixes=nats.reply_prefixes),
+        counters=counters,
+    )
+    async with bus.main.open(), bus.streams.open(), task_group() as tasks:
+        parts = _Parts(nats, services, bus, tasks)
+        try:
+            keepers = await parts.start()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await parts.drain()
+        for keeper in keepers:
+            keeper.cancel()
+
+
+class _Parts:
+    """The parts of an ingress that is open, and the order in which they start and end."""
+
+    def __init__(self, nats: "Nats", services: Services, bus: Bus, tasks: asyncio.TaskGroup) -> None:
+        self._nats = nats
+        self._services = services
+        self._bus = bus
+        self._tasks = tasks
+        self._room = Room(nats.prefetch)
+        self._asked = {verb: self._endpoint(f"ctl-{verb}", f"ctl.*.*.{verb}") for verb in ("status", "cancel")}
+        self._submitted = self._endpoint("run", "run.*.*")
+        self._informed = self._endpoint("info", "info.*")
+        bounds = RunBounds(body_bytes=nats.body_bytes, stream_pending_bytes=nats.stream_pending_bytes, retry_after_ms=nats.retry_after_ms)
+        self._run = Run(bus, services, self._room, tasks, endpoint=self._submitted, bounds=bounds)
+        languages = sorted(services.languages) if nats.exact else ("*",)
+        routes = [Route(subject=subject, queue=nats.queue, receive=self._run.receive) for subject in bus.subjects.run(languages)]
+        self._group = Group(bus.main, routes, self._room, services)
+
+    async def start(self) -> list[asyncio.Task[None]]:
+        """Subscribe to everything, jobs last; returns the tasks that stay."""
+        for route in self._routes():
+            await self._bus.main.route(route)
+        self._run.on_change = self._bus.main.on_up = self._group.wake
+        await self._group.step()
+        await self._bus.main.flush()
+        return [self._tasks.create_task(self._group.keep()), self._tasks.create_task(self._group.watch())]
+
+    def _routes(self) -> list[Route]:
+        nats, subjects = self._nats, self._bus.subjects
+        control = Control(
+            self._bus,
+            self._services,
+            self._tasks,
+            endpoints=self._asked,
+            most=nats.questions,
+            retry_after_ms=nats.retry_after_ms,
+        )
+        info = Info(self._bus, self._services, endpoint=self._informed, body_bytes=nats.body_bytes)
+        discovery = Discovery(
+            self._bus,
+            self._services,
+            instance=new_id(),
+            endpoints=[self._submitted, *self._asked.values(), self._informed],
+            state=self._state,
+            data=self._data,
+        )
+        return [
+            *(Route(subject=subject, queue=nats.queue, receive=control.receive) for subject in subjects.control()),
+            Route(subject=subjects.info(), queue=nats.queue, receive=info.receive),
+            *discovery.routes(),
+        ]
+
+    async def drain(self) -> None:
+        """Take no more, finish what is in hand, and see that the server has every answer."""
+        self._room.closed = True
+        await self._group.leave()
+        await self._run.finish(self._nats.drain_s, self._nats.connect_s)
+        await self._bus.streams.flush()
+        await self._bus.main.flush()
+
+    def _endpoint(self, name: str, subject: str) -> Endpoint:
+        return Endpoint(name, f"{self._nats.prefix}.{subject}", self._nats.queue, {})
+
+    def _state(self) -> str:
+        if self._room.closed or self._services.draining():
+            return "draining"
+        return "full" if self._room.left(self._services.free()) <= 0 else "ready"
+
+    def _data(self) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "in_hand": self._room.in_hand,
+            "free": self._services.free(),
+            "member": self._group.member,
+            "joined": self._group.joined,
+            "jobs": dict(self._run.statuses),
+            "counts": self._bus.counters.as_dict(),
+        }

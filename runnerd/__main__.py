@@ -1,0 +1,61 @@
+"""The command line. Errors of runnerd are told as text: what is wrong, where, and what would be right."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .commands.check import check
+from .commands.config import config
+from .commands.plugins import plugins
+from .commands.serve import serve
+from .errors import ConfigError, RunnerdError
+
+app = typer.Typer(
+    name="runnerd",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Runs untrusted code as jobs: from a message bus or HTTP, in warm sandboxes, results on the reply subject.",
+    epilog="Begin with [bold]runnerd serve[/bold] in one terminal, and [bold]echo 'print(6 * 7)' | runnerd run -[/bold] in another.",
+)
+app.command()(serve)
+app.command()(plugins)
+app.command()(check)
+app.add_typer(config, name="config")
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda asked: _version(asked=asked), is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+def _version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"runnerd {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command that the arguments name. Exits with 2 where a setting is wrong, with 1 for any other error."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(f"runnerd: {problem}", err=True)
+        sys.exit(2)
+    except RunnerdError as error:
+        typer.echo(f"runnerd: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

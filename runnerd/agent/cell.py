@@ -1,0 +1,252 @@
+"""A cell: a namespace set whose PID 1 is a zygote, forked from the master. This is that PID 1.
+
+It forks children (child.py), ends them with all that they started, and renews the writable directories between jobs.
+The agent tells it what to do; it decides nothing.
+
+    from the agent                                     to the agent
+    F fds      fork a child                            k dirty cpu rss   the kill is sent: nothing runs any more
+    N fds      renew the directories, then fork        x status cpu rss  the child has ended and everything is reaped
+    K program  kill everything                         o                 memory was over, everything is killed
+    M bytes    memory from now on, where we watch it
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+from typing import NoReturn
+
+from . import child, linux, reaper
+from .options import STRONG, USERNS, Options
+
+KILLED = struct.Struct("!c?QQ")
+ENDED = struct.Struct("!ciQQ")
+MEMORY = struct.Struct("!cQ")
+FDS = 3
+INNER_ID = 65532
+"""The one user and group id of a user namespace."""
+WATCH_MS = 50
+"""How often memory is looked at where no cgroup limits it."""
+RENEW_BY_UNLINK = 8
+"""Up to so many files are unlinked one by one: cheaper than a new mount."""
+
+
+def start(options: Options, slot: int, control: socket.socket, groups: list[int], watch: bool, filter_program: bytes) -> NoReturn:
+    """Become PID 1 of the cell whose namespaces this process is in already. Never returns.
+
+    `groups` are descriptors of cgroup.procs files to enter; `watch` says that no cgroup limits memory.
+    """
+    linux.set_name("runnerd-cell")
+    for group in groups:
+        os.write(group, b"0")
+        os.close(group)
+    if options.namespaced:
+        linux.unshare(linux.CLONE_NEWCGROUP)
+    if options.level == USERNS:
+        map_ids(INNER_ID, INNER_ID)
+    linux.set_pdeathsig(signal.SIGKILL)
+    directories = _directories(options, slot)
+    if options.namespaced:
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        linux.drop_bounding_set()
+    linux.set_no_new_privs()
+    linux.set_dumpable(False)
+    Cell(options, slot, control, directories, watch, filter_program).serve()
+
+
+def map_ids(uid: int, gid: int) -> None:
+    """Map the one user and group that this process had outside its new user namespace."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{INNER_ID} {uid} 1"), ("gid_map", f"{INNER_ID} {gid} 1")):
+        with open("/proc/self/" + name, "w", encoding="ascii") as file:
+            file.write(text)
+
+
+class Directory:
+    """A writable directory of the job: a tmpfs of its own, or a plain directory where there is no mount namespace."""
+
+    def __init__(self, path: str, size: int, inodes: int, mounted: bool, owner: int | None, reuse: bool) -> None:
+        self.path = path
+        self._options = f"size={size},nr_inodes={inodes},mode=1777"
+        self._mounted = mounted
+        self._owner = owner
+        self._reuse = reuse
+        if mounted:
+            self._mount()
+        else:
+            reaper.remove_tree(path)
+            self._make()
+        self._clean = self._state()
+
+    def untouched(self, files: int) -> bool:
+        """Whether there are no more inodes than so many files take; False where that can't be told."""
+        return self._mounted and self._clean[1] - os.statvfs(self.path).f_ffree == files
+
+    def used_bytes(self) -> int:
+        """Bytes that the files take in memory."""
+        if not self._mounted:
+            return 0
+        state = os.statvfs(self.path)
+        return (self._clean[0] - state.f_bfree) * state.f_bsize
+
+    def renew(self) -> None:
+        """Make it as it was before any job."""
+        if not self._mounted:
+            reaper.remove_tree(self.path)
+            self._make()
+            return
+        # The owner of a directory may leave marks on it that no count shows: attributes, modes. Then it is made anew.
+        if self._reuse and (self._state() == self._clean or self._emptied()):
+            return
+        linux.umount(self.path, linux.MNT_DETACH)
+        self._mount()
+
+    def _emptied(self) -> bool:
+        names = os.listdir(self.path)
+        if len(names) > RENEW_BY_UNLINK:
+            return False
+        try:
+            for name in names:
+                os.unlink(f"{self.path}/{name}")
+        except OSError:  # a directory among them
+            return False
+        return self._state() == self._clean
+
+    def _state(self) -> tuple[int, int]:
+        state = os.statvfs(self.path)
+        return (state.f_bfree, state.f_ffree) if self._mounted else (0, 0)
+
+    def _mount(self) -> None:
+        linux.mount("tmpfs", self.path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, self._options)
+
+    def _make(self) -> None:
+        os.mkdir(self.path, 0o700)
+        if self._owner is not None:
+            os.chown(self.path, self._owner, self._owner)
+
+
+def _directories(options: Options, slot: int) -> list[Directory]:
+    owner = options.uid_base + slot if os.getuid() == 0 and not options.namespaced else None
+    mounted, reuse = options.namespaced, options.level == STRONG
+    directories = [
+        Directory(options.workspace(slot), options.workspace_bytes, options.workspace_inodes, mounted, owner, reuse),
+        Directory(options.tmp(slot), options.tmp_bytes, options.tmp_inodes, mounted, owner, reuse),
+    ]
+    if mounted:
+        directories.append(Directory("/dev/shm", options.shm_bytes, 4096, mounted, owner, reuse))  # noqa: S108
+    return directories
+
+
+class Cell:
+    """The loop of PID 1."""
+
+    def __init__(
+        self, options: Options, slot: int, control: socket.socket, directories: list[Directory], watch: bool, filter_program: bytes
+    ) -> None:
+        self._options = options
+        self._slot = slot
+        self._directories = directories
+        self._watch = watch
+        self._filter = filter_program
+        self._memory = 0
+        self._child = 0
+        self._status = 0
+        self._rss = 0
+        self._reaper = reaper.for_level(options.level)
+        os.dup2(control.fileno(), FDS)
+        control.detach()
+        linux.close_range(FDS + 1)
+        self._control = socket.socket(fileno=FDS)
+        self._woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(self._woken, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+
+    def serve(self) -> NoReturn:
+        """Do as the agent says until it hangs up; then everything in this PID namespace ends."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll(WATCH_MS if self._watch and self._memory and self._child else None):
+                if fd == FDS:
+                    self._command()
+                else:
+                    os.read(self._woken, 4096)
+            self._reap()
+            if self._watch and self._memory and self._child:
+                self._check_memory()
+
+    def _command(self) -> None:
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, 8192, 3)
+        except ConnectionResetError:
+            message, fds = b"", []
+        code = message[:1]
+        if code == b"F":
+            self._fork(fds)
+        elif code == b"N":
+            for directory in self._directories:
+                directory.renew()
+            self._fork(fds)
+        elif code == b"K":
+            self._kill(message[1:].decode())
+        elif code == b"M":
+            self._memory = MEMORY.unpack(message)[1]
+        else:  # the agent is gone
+            self._reaper.kill()
+            os._exit(0)
+
+    def _fork(self, fds: list[int]) -> None:
+        stdout, stderr, control = fds
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            child.main(self._options, self._slot, self._filter, stdout, stderr, control)
+        for fd in fds:
+            os.close(fd)
+        self._child, self._status, self._rss = pid, 0, 0
+
+    def _kill(self, program: str) -> None:
+        """End everything, and say whether there may be files besides the program, and what the child cost so far."""
+        cpu, rss = reaper.usage(self._child) if self._child else (0, 0)
+        self._reaper.kill()
+        self._control.send(KILLED.pack(b"k", self._dirty(program), cpu, rss))
+
+    def _dirty(self, program: str) -> bool:
+        workspace = self._directories[0]
+        return not (program and workspace.untouched(1) and os.listdir(workspace.path) == [program])
+
+    def _reap(self) -> None:
+        """Collect what has ended; when the child has, end what it left behind and report."""
+        ended = False
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, 0 if ended else os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == self._child:
+                self._status, self._rss = status, usage.ru_maxrss * 1024
+                self._reaper.kill()
+                ended = True
+            elif ended:
+                self._reaper.kill()  # only where a kill may miss a process that was being forked
+        if ended:
+            self._child, self._memory = 0, 0
+            spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = int((spent.ru_utime + spent.ru_stime) * 1e9)
+            self._control.send(ENDED.pack(b"x", self._status, cpu, self._rss))
+
+    def _check_memory(self) -> None:
+        used = self._reaper.memory() + sum(directory.used_bytes() for directory in self._directories)
+        if used > self._memory:
+            self._memory = 0
+            self._control.send(b"o")
+            self._reaper.kill()

@@ -1,0 +1,215 @@
+"""The standby child of a cell: forked ahead of its job, locked down and warmed, then used once.
+
+It takes one request from its control socket and becomes it: a program (`run`), or the collection of the files that
+a program left (`collect`). It reads everything as the job's user, inside the job's root: no path is ever opened
+with more rights than the job has.
+
+    to the child                              from the child
+    run     {argv | python, file, files, …}   ready  {}
+    file    {name} body, more: true           failed {reason | limit}     before the program runs
+    collect {inputs, stamp, …}                done   {code}               a warm program ended; it may only choose its own code
+                                              file, skipped, collected    see collect.py
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+from typing import Any, NoReturn
+
+from . import collect, landlock, linux, preload, program, seccomp
+from .frames import Header, Unpacker, pack
+from .options import PROCESS, STRONG, USERNS, Options
+
+CONTROL = 3
+"""Descriptor of the control socket. A program that a job starts does not inherit it."""
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+OOM_SCORE = 500
+"""The kernel ends jobs before anything of ours."""
+
+
+def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr: int, control: int) -> NoReturn:
+    """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
+    code = 125
+    try:
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.dup2(control, CONTROL, inheritable=False)
+        linux.close_range(CONTROL + 1)
+        lock_down(options, slot, filter_program)
+        preload.after_fork()
+        preload.rehearse()
+        code = _serve(options, slot, socket.socket(fileno=CONTROL))
+    finally:
+        os._exit(code)
+
+
+def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
+    """Give up everything that a job must not have, for good."""
+    os.setsid()
+    if options.namespaced:
+        linux.unshare(linux.CLONE_NEWIPC)
+        _write("/proc/self/oom_score_adj", str(OOM_SCORE))
+    uid = options.uid_base + slot
+    if options.level != USERNS and os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    linux.drop_capabilities()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    linux.set_no_new_privs()
+    if options.level == PROCESS:
+        linux.set_pdeathsig(signal.SIGKILL)
+        return
+    linux.keyctl_join_session()
+    if not options.namespaced:
+        linux.set_pdeathsig(signal.SIGKILL)
+    _landlock(options, slot)
+    # A change of user id has made the process undumpable, and its own /proc files unreadable to itself.
+    linux.set_dumpable(options.namespaced)
+    seccomp.install(filter_program)
+
+
+def _landlock(options: Options, slot: int) -> None:
+    own = (options.workspace(slot), options.tmp(slot))
+    if options.namespaced:
+        if landlock.abi() > 0:
+            landlock.restrict(read=("/",), write=(*own, "/dev/shm", *DEVICES), scope=True, net=True)  # noqa: S108
+        return
+    landlock.restrict(read=host_paths(options), write=(*own, *DEVICES), scope=True, net=True)
+
+
+def host_paths(options: Options) -> tuple[str, ...]:
+    """What a job may read of the host where it has no root of its own."""
+    import glob  # noqa: PLC0415 - only where there are no namespaces
+    import sys  # noqa: PLC0415
+
+    from .root import ETC  # noqa: PLC0415
+
+    paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", os.path.realpath(sys.base_prefix)]
+    paths += ["/etc/" + name for name in (*ETC, "passwd", "group", "nsswitch.conf")]
+    for pattern in options.paths:
+        paths += glob.glob(pattern)
+    return tuple(path for path in paths if os.path.exists(path))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT):
+            raise
+
+
+class _Requests:
+    """Frames from the control socket, with the descriptors that came along."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._unpacker = Unpacker()
+        self._frames: list[tuple[Header, bytes]] = []
+        self.fds: list[int] = []
+
+    def next(self) -> tuple[Header, bytes] | None:
+        """The next frame; None where the agent hung up."""
+        while not self._frames:
+            data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
+            self.fds += fds
+            if not data:
+                return None
+            self._frames = self._unpacker.feed(data)
+        return self._frames.pop(0)
+
+
+def _serve(options: Options, slot: int, control: socket.socket) -> int:
+    control.sendall(pack({"type": "ready"}))
+    requests = _Requests(control)
+    first = requests.next()
+    if first is None:
+        return 0
+    request = first[0]
+    os.chdir(options.workspace(slot))
+    if request["type"] == "collect":
+        collect.collect(request, control)
+        return 0
+    try:
+        _take_files(request, requests)
+    except OSError as error:
+        control.sendall(pack({"type": "failed", **_file_failure(error)}))
+        return 125
+    if requests.fds:
+        os.dup2(requests.fds[0], 0)
+        os.close(requests.fds[0])
+    return _become(request, options, slot, control)
+
+
+def _file_failure(error: OSError) -> Header:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return {"limit": "workspace_bytes"}
+    return {"reason": f"could not write {error.filename!r}: {error.strerror}"}
+
+
+def _take_files(request: Header, requests: _Requests) -> None:
+    """Write the job's files, all with the same time: what still has it at the end was not touched."""
+    stamp = request["stamp"]
+    for _ in range(request["files"]):
+        fd = -1
+        try:
+            more = True
+            while more:
+                frame = requests.next()
+                if frame is None:
+                    raise OSError(errno.EPIPE, "the agent hung up")
+                header, body = frame
+                if fd < 0:
+                    fd = _create(header["name"])
+                while body:
+                    body = body[os.write(fd, body) :]
+                more = header.get("more", False)
+            os.utime(fd, ns=(stamp, stamp))
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+
+def _create(name: str) -> int:
+    directory = os.path.dirname(name)
+    if directory:
+        os.makedirs(directory, exist_ok=True)
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
+
+
+def _become(request: Header, options: Options, slot: int, control: socket.socket) -> int:
+    """Run the program in this interpreter, or replace it by another."""
+    limits = request["limits"]
+    _limit(resource.RLIMIT_NOFILE, limits["open_files"])
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    if options.level in (STRONG, USERNS) or os.getuid() == options.uid_base + slot:
+        _limit(resource.RLIMIT_NPROC, limits["processes"])  # counted per user id: only where the job has one alone
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
+    env = {"HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **request["env"]}
+    if request["python"]:
+        os.environ.clear()
+        os.environ.update(env)
+        code = program.run(os.path.join(options.workspace(slot), request["file"]), request["args"], request["stream"])
+        control.sendall(pack({"type": "done", "code": code}))
+        control.recv(1)  # to be killed here: what this process cost can be read until then
+        return code
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so across exec
+    argv = request["argv"]
+    try:
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell wanted
+    except (OSError, ValueError) as error:
+        control.sendall(pack({"type": "failed", "reason": f"could not start {argv[0]!r}: {error}"}))
+    return 125
+
+
+def _limit(kind: int, value: Any) -> None:
+    most = resource.getrlimit(kind)[1]
+    limit = int(value) if most == resource.RLIM_INFINITY else min(int(value), most)
+    resource.setrlimit(kind, (limit, limit))

@@ -1,0 +1,173 @@
+"""One connection: one lease of one sandbox, from the moment it is wanted until it is closed."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .frames import FrameError, Header, Unpacker, pack
+from .loop import Channel, Loop
+from .run import Run
+from .slot import Slot
+
+if TYPE_CHECKING:
+    from .server import Server
+
+PENDING_FRAMES = 64
+"""Frames kept while the cell is rebuilt for another tenant; then the executor has to wait."""
+
+
+class Lease:
+    """A connection of the executor. It gets a slot, says so, takes one job and ends."""
+
+    def __init__(self, loop: Loop, server: Server, sock: socket.socket) -> None:
+        self._loop = loop
+        self._server = server
+        self._unpacker = Unpacker()
+        self._pending: deque[tuple[Header, bytes]] = deque()
+        self._slot: Slot | None = None
+        self._run: Run | None = None
+        self._request: Header | None = None
+        self._channel = Channel(loop, sock, self._data, self._closed, self._has_room)
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot with a child ready."""
+        self._slot = slot
+        if self._request is None:
+            slot.user = _Waiting(self)
+            self.emit({"type": "ready", "tenant": slot.tenant, **self._server.description})
+        else:
+            self._start(slot, self._request)
+
+    def lose(self, reason: str) -> None:
+        """The slot has gone."""
+        self._slot = None
+        self.emit({"type": "lost", "reason": reason})
+        self._channel.close_when_empty()
+
+    def _data(self, data: bytes) -> None:
+        try:
+            for header, body in self._unpacker.feed(data):
+                self._frame(header, body)
+        except (FrameError, KeyError, TypeError, ValueError) as error:
+            self.emit({"type": "lost", "reason": f"the agent did not understand a frame: {error!r}"})
+            self._channel.close()
+            self._closed()
+
+    def _frame(self, header: Header, body: bytes) -> None:
+        kind = header["type"]
+        if kind == "run":
+            self._take(header)
+        elif kind == "cancel":
+            if self._run is not None:
+                self._run.end("cancel")
+        elif self._run is None:
+            self._pending.append((header, body))
+            self._channel.pause(len(self._pending) > PENDING_FRAMES)
+        else:
+            self._feed(header, body)
+
+    def _take(self, request: Header) -> None:
+        slot = self._slot
+        if slot is None or self._request is not None:
+            raise ValueError("a lease takes one job, once it is ready")
+        self._request = request
+        if slot.tenant in ("", request["tenant"]):
+            self._start(slot, request)
+        else:
+            self._slot = None
+            self._server.rebuild(slot, self)
+
+    def _start(self, slot: Slot, request: Header) -> None:
+        slot.tenant = request["tenant"]
+        run = Run(self._loop, self._server.options, slot, request, self)
+        self._run = slot.user = run
+        self._server.count_job()
+        run.start()
+        while self._pending:
+            self._feed(*self._pending.popleft())
+        self._channel.pause(False)
+
+    def _feed(self, header: Header, body: bytes) -> None:
+        run = self._run
+        assert run is not None
+        if header["type"] == "file":
+            run.file(header, body)
+        elif header["type"] == "stdin" and run.stdin is not None:
+            if body:
+                run.stdin.write(body)
+            else:
+                run.stdin.close_when_empty()
+        self.child_room()
+
+    def child_room(self) -> None:
+        """Read from the executor as fast as the child reads."""
+        slot, run = self._slot, self._run
+        if slot is not None and run is not None:
+            stdin_full = run.stdin is not None and run.stdin.full
+            self._channel.pause(slot.child_full or stdin_full)
+
+    def emit(self, header: Header, body: bytes = b"") -> None:
+        """Send a frame to the executor; the job's output waits while it does not read."""
+        self._channel.write(pack(header, body))
+        if self._channel.full and self._slot is not None:
+            self._slot.pause_output(True)
+
+    def _has_room(self) -> None:
+        if self._slot is not None:
+            self._slot.pause_output(False)
+
+    def over(self) -> None:
+        """The job is over: leave the slot to renew itself, and hang up once all is said."""
+        slot, self._slot, self._run = self._slot, None, None
+        if slot is not None:
+            slot.user = None
+            if slot.child_over:
+                slot.fork(renew=True)
+        self._channel.close_when_empty()
+
+    def _closed(self) -> None:
+        """The executor has hung up: whatever runs for it ends."""
+        self._server.forget(self)
+        run, slot = self._run, self._slot
+        if run is not None:
+            self._slot = self._run = None
+            run.abandon()
+        elif slot is not None:
+            self._slot = None
+            slot.user = None
+            self._server.idle(slot)
+
+
+class _Waiting:  # its methods are those of slot.Tenant
+    """A slot's user while no job has come: everything but its loss is ignored."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def child_ready(self) -> None:
+        """Never: it is ready already."""
+
+    def child_said(self, header: Header, body: bytes) -> None:
+        """Nothing that a child without a job could say matters."""
+
+    def output(self, stream: str, data: bytes) -> None:
+        """Nothing either."""
+
+    def killed(self, dirty: bool, cpu_ns: int, memory: int) -> None:
+        """Nothing was to be killed."""
+
+    def child_ended(self, status: int, cpu_ns: int, memory: int) -> None:  # noqa: ARG002
+        """The child died while it waited."""
+        self._lease.lose(f"its standby child ended (wait status {status})")
+
+    def child_room(self) -> None:
+        """Nothing waits."""
+
+    def over_memory(self) -> None:
+        """Not without a job."""
+
+    def cell_lost(self, reason: str) -> None:
+        """The cell died while it waited."""
+        self._lease.lose(reason)

@@ -1,0 +1,245 @@
+"""A small epoll loop: descriptors, timers, and buffered writing with a bound."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HIGH_WATER = 1 << 20
+"""Bytes waiting to be written above which whoever produces them has to pause."""
+
+
+class Timer:
+    """A call at some time; cancel it by setting `callback` to None."""
+
+    __slots__ = ("at", "callback")
+
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self.callback: Callable[[], None] | None = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.at < other.at
+
+    def cancel(self) -> None:
+        """Do not call. Does nothing where it was called already."""
+        self.callback = None
+
+
+class Loop:
+    """Waits for descriptors and timers, and calls what was registered for them."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
+        self._unflushed: list[Outbox] = []
+        self.stopping = False
+
+    def watch(self, fd: int, callback: Callable[[int], None], events: int = READ) -> None:
+        """Call back with the events that came. A descriptor must be unwatched before it is closed."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events; none means only for a hang-up."""
+        if fd in self._callbacks:
+            self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a descriptor; nothing happens where it is not watched."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, on the monotonic clock."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def flush_soon(self, outbox: Outbox) -> None:
+        """Write out before the loop waits again."""
+        self._unflushed.append(outbox)
+
+    def run(self) -> None:
+        """Loop until `stopping`."""
+        callbacks = self._callbacks
+        while not self.stopping:
+            for fd, events in self._epoll.poll(self._timeout()):
+                callback = callbacks.get(fd)
+                if callback is not None:  # it may have been unwatched by an earlier event of this round
+                    callback(events)
+            self._fire()
+            while self._unflushed:
+                unflushed, self._unflushed = self._unflushed, []
+                for outbox in unflushed:
+                    outbox.flush()
+
+    def _timeout(self) -> float | None:
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0].at - time.monotonic()) if self._timers else None
+
+    def _fire(self) -> None:
+        if not self._timers:
+            return
+        now = time.monotonic()
+        while self._timers and self._timers[0].at <= now:
+            callback = heapq.heappop(self._timers).callback
+            if callback is not None:
+                callback()
+
+
+class Outbox:
+    """Buffered writing to a socket or pipe that the loop may not block on. What can't be written any more is dropped."""
+
+    def __init__(self, loop: Loop, fd: int, on_room: Callable[[], None] | None = None) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._on_room = on_room
+        self._chunks: list[bytes] = []
+        self._blocked = False
+        self._queued = False
+        self._close_when_empty = False
+        self.pending = 0
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether its producer should pause until `on_room` is called."""
+        return self.pending > HIGH_WATER
+
+    def write(self, data: bytes) -> None:
+        """Write soon: before the loop waits again, or when the reader has room."""
+        if self.closed or not data:
+            return
+        self._chunks.append(data)
+        self.pending += len(data)
+        if not self._queued and not self._blocked:
+            self._queued = True
+            self._loop.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write what the kernel takes now."""
+        self._queued = False
+        if self.closed:
+            return
+        was_full = self.full
+        try:
+            while self._chunks:
+                data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+                written = os.write(self._fd, data)
+                self.pending -= written
+                self._chunks = [data[written:]] if written < len(data) else []
+            if self._close_when_empty:
+                self.close()
+        except BlockingIOError:
+            self._block()
+        except OSError:  # the reader is gone; whoever owns the descriptor learns it by reading
+            self._chunks, self.pending = [], 0
+            if self._close_when_empty:
+                self.close()
+        if was_full and not self.full and self._on_room is not None:
+            self._on_room()
+
+    def _block(self) -> None:
+        if not self._blocked:
+            self._blocked = True
+            self._want_write(True)
+
+    def writable(self) -> None:
+        """To be called when the loop says that the descriptor takes more."""
+        if self._blocked:
+            self._blocked = False
+            self._want_write(False)
+            self.flush()
+
+    def _want_write(self, wanted: bool) -> None:
+        """Overridden where the descriptor is watched for reading too."""
+        if wanted:
+            self._loop.watch(self._fd, lambda _: self.writable(), WRITE)
+        else:
+            self._loop.unwatch(self._fd)
+
+    def close_when_empty(self) -> None:
+        """Close the descriptor after the last byte."""
+        self._close_when_empty = True
+        if not self._chunks:
+            self.close()
+
+    def close(self) -> None:
+        """Close the descriptor now, dropping what waits."""
+        if not self.closed:
+            self.closed = True
+            self._chunks, self.pending = [], 0
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+
+
+class Channel(Outbox):
+    """A stream socket that is read and written: reading can be paused, and a hang-up is told once."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        on_data: Callable[[bytes], None],
+        on_close: Callable[[], None],
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        super().__init__(loop, sock.detach(), on_room)
+        self._on_data = on_data
+        self._on_close = on_close
+        self._paused = False
+        self._writing = False
+        loop.watch(self._fd, self._event)
+
+    def pause(self, paused: bool) -> None:
+        """Stop or resume reading."""
+        if paused != self._paused and not self.closed:
+            self._paused = paused
+            self._update()
+
+    def send_fd(self, data: bytes, fd: int) -> None:
+        """Send data with a descriptor at once, in front of nothing: only while nothing waits."""
+        duplicate = socket.socket(fileno=os.dup(self._fd))
+        try:
+            sent = socket.send_fds(duplicate, [data], [fd])
+        except OSError:
+            return
+        finally:
+            duplicate.close()
+        self.write(data[sent:])
+
+    def _event(self, events: int) -> None:
+        if events & WRITE:
+            self.writable()
+        if events & ~WRITE and not self.closed:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, 1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._on_data(data)
+        else:
+            self.close()
+            self._on_close()
+
+    def _want_write(self, wanted: bool) -> None:
+        self._writing = wanted
+        self._update()
+
+    def _update(self) -> None:
+        self._loop.modify(self._fd, (0 if self._paused else READ) | (WRITE if self._writing else 0))

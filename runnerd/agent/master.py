@@ -1,0 +1,113 @@
+"""The master: an interpreter with everything imported, from which the PID 1 of every cell is forked.
+
+It is a program of its own, started afresh by the agent: nothing of the agent's memory is in it, and it never sees a
+job. A new master has new addresses and a new hash secret.
+
+    from the agent                     to the agent
+    {slot, watch} + descriptors        {ready, python}    once
+                                       {pid} | {error}    for each request
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from . import cell, linux, preload, root, seccomp
+from .options import NAMESPACED, STRONG, USERNS, Options
+
+CONTROL = 3
+MOST_FDS = 8
+BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+
+
+def main(options: Options) -> None:
+    """Be the master, with descriptor 3 as its control socket, until the agent hangs up."""
+    control = socket.socket(fileno=CONTROL)
+    try:
+        filter_program = _prepare(options)
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
+        _send(control, {"error": f"{type(error).__name__}: {error}"})
+        return
+    _send(control, {"ready": True, "python": platform.python_version()})
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 4096, MOST_FDS)
+        if not message:
+            return
+        try:
+            pid = _fork_cell(options, json.loads(message), fds, control, filter_program)
+            _send(control, {"pid": pid})
+        except OSError as error:
+            _send(control, {"error": str(error)})
+        for fd in fds:
+            os.close(fd)
+
+
+def _prepare(options: Options) -> bytes:
+    os.environ.clear()
+    os.environ.update(BASE_ENV)
+    os.umask(0o022)
+    linux.set_name("runnerd-master")
+    linux.set_pdeathsig(signal.SIGKILL)
+    _forget_command_line()
+    uid, gid = os.getuid(), os.getgid()
+    if options.level == USERNS:
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWUTS)
+        cell.map_ids(uid, gid)
+    elif options.level == STRONG:
+        linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWUTS)
+    if options.namespaced:
+        linux.sethostname("sandbox")
+        root.build(options, as_root=options.level == STRONG)
+        linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m")  # noqa: S108
+    preload.load(options.preload)
+    sockets = (socket.AF_UNIX,) if options.namespaced else None
+    return seccomp.build(allow_sockets=sockets)
+
+
+def _forget_command_line() -> None:
+    """The agent's archive is neither on the job's sys.path nor within reach of its root."""
+    archive = sys.path[0]
+    sys.path[:] = [path for path in sys.path if path != archive]
+    sys.path_importer_cache.pop(archive, None)
+    sys.argv = [""]
+    sys.dont_write_bytecode = True
+
+
+def _fork_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, filter_program: bytes) -> int:
+    flags = 0
+    if options.level in NAMESPACED:
+        flags = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWNET
+    if options.level == USERNS:
+        flags |= linux.CLONE_NEWUSER
+    pid = linux.clone(flags | linux.CLONE_PARENT)
+    if pid == 0:
+        _be_cell(options, request, fds, control, filter_program)
+    return pid
+
+
+def _be_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, filter_program: bytes) -> NoReturn:
+    try:
+        control.close()
+        channel = socket.socket(fileno=fds[0])
+        cell.start(options, request["slot"], channel, fds[1:], request["watch"], filter_program)
+    except BaseException as error:  # noqa: BLE001 - nothing is above us: the agent reads the text and sees us end
+        os.write(2, f"cell {request['slot']}: {type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(121)
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendmsg([json.dumps(message).encode()])
+
+
+def request_cell(control: socket.socket, slot: int, watch: bool, fds: list[int]) -> None:
+    """The agent's side: ask for a cell, with its control socket and the cgroup files to enter."""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    control.sendmsg([json.dumps({"slot": slot, "watch": watch}).encode()], ancillary)

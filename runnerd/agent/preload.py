@@ -1,0 +1,53 @@
+"""What the master has imported before any job: the profiles `none`, `std` and `data`."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import os
+import sys
+
+STD = (
+    "argparse", "ast", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "enum", "fractions", "functools", "glob", "hashlib", "heapq", "inspect", "io", "itertools", "json", "logging",
+    "math", "operator", "os", "pathlib", "pickle", "pprint", "queue", "random", "re", "secrets", "shutil", "statistics",
+    "string", "struct", "subprocess", "tempfile", "textwrap", "threading", "time", "traceback", "typing", "unicodedata", "uuid",
+    "zlib",
+)  # fmt: skip
+DATA = ("numpy", "pandas", "matplotlib.pyplot")
+PROFILES = {"none": (), "std": STD, "data": STD + DATA}
+# One thread per library: a fork copies only the thread that calls it, and the pool of another would hang in the child.
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def load(profile: str) -> None:
+    """Import the profile's modules. Raises ImportError, and RuntimeError where one of them started a thread."""
+    for name in ONE_THREAD:
+        os.environ[name] = "1"
+    os.environ.update(MPLBACKEND="Agg", MPLCONFIGDIR="/tmp/mpl")  # noqa: S108 - in a root of its own
+    for name in PROFILES[profile]:
+        importlib.import_module(name)
+    if os.path.isdir("/proc/self/task") and len(os.listdir("/proc/self/task")) > 1:
+        raise RuntimeError(f"preloading {profile!r} started threads, which a fork would lose")
+    rehearse()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def rehearse() -> None:
+    """Run a little program as a job would, so that its pages are there before one comes."""
+    stdout, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    try:
+        exec(compile('print("hi")\n', "main.py", "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
+        sys.stdout.flush()
+    finally:
+        sys.stdout = stdout
+
+
+def after_fork() -> None:
+    """Give a forked child random numbers of its own; the standard library's own generators see to themselves."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()

@@ -1,0 +1,147 @@
+"""Ending processes, and counting what they use, at each level: by namespace, by Landlock scope, by descent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+
+from . import landlock, linux
+from .options import LANDLOCK, NAMESPACED
+
+ROUNDS = 2000
+"""Rounds of killing before we give up and let the agent kill the whole cell."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class NamespaceReaper:
+    """PID 1 of a PID namespace: kill(-1) reaches exactly its processes, and none can be forked past it."""
+
+    def __init__(self) -> None:
+        self._base = _anonymous(os.getpid())
+
+    def kill(self) -> None:
+        """Kill all processes but this one; they run no instruction of theirs any more."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+
+    def pids(self) -> Iterator[int]:
+        """All processes but this one."""
+        own = os.getpid()
+        return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own)
+
+    def memory(self) -> int:
+        """Bytes of their own that all processes have: what they share with the zygote by fork is not counted."""
+        return sum(max(0, _anonymous(pid) - self._base) for pid in self.pids())
+
+
+class DescentReaper(NamespaceReaper):
+    """A child subreaper without a namespace: processes are found by descent, round after round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        linux.set_child_subreaper()
+
+    def kill(self) -> None:
+        """Kill all descendants, again while there are any."""
+        for _ in range(ROUNDS):
+            pids = list(self.pids())
+            if not pids:
+                return
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if all(_is_zombie(pid) for pid in pids):
+                return
+
+    def pids(self) -> Iterator[int]:
+        """All descendants."""
+        found = [os.getpid()]
+        for pid in found:
+            found += _children(pid)
+        return iter(found[1:])
+
+
+class ScopeReaper(DescentReaper):
+    """A Landlock domain that signals can't leave: kill(-1) reaches exactly the processes of this domain (Linux 6.12)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        landlock.scope_signals()
+
+    def kill(self) -> None:
+        """Kill until nobody is left: a process that was being forked may survive one round."""
+        for _ in range(ROUNDS):
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                return
+            if all(_is_zombie(pid) for pid in self.pids()):
+                return
+
+
+def for_level(level: str) -> NamespaceReaper:
+    """The way of ending processes at a level."""
+    if level in NAMESPACED:
+        return NamespaceReaper()
+    return ScopeReaper() if level == LANDLOCK else DescentReaper()
+
+
+def usage(pid: int) -> tuple[int, int]:
+    """CPU time in ns and peak resident memory in bytes of a process that still runs; zeros where it can't be read."""
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as file:
+            cpu = int(file.read().split()[0])
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+    at = status.find(b"VmHWM:")
+    return cpu, int(status[at + 6 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory that a job has written to, links not followed, whatever modes it left."""
+    if not os.path.lexists(path):
+        return
+
+    def unlock(_function: object, entry: str, _error: object) -> None:
+        os.chmod(os.path.dirname(entry), 0o700)
+        if os.path.isdir(entry) and not os.path.islink(entry):
+            os.chmod(entry, 0o700)
+            shutil.rmtree(entry, onerror=None, ignore_errors=True)
+        else:
+            os.unlink(entry)
+
+    shutil.rmtree(path, onerror=unlock)
+
+
+def _anonymous(pid: int) -> int:
+    """Resident anonymous memory of a process in bytes; 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            _, resident, shared, *_ = file.read().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * PAGE
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += [int(word) for word in file.read().split()]
+    except OSError:  # gone meanwhile
+        pass
+    return found
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True

@@ -1,0 +1,295 @@
+"""The agent's side of one cell: its control socket, its standby child, and that child's pipes."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from . import linux
+from .cell import ENDED, KILLED, MEMORY
+from .cgroup import Group
+from .frames import FrameError, Header, Unpacker
+from .loop import Channel, Loop, Timer
+
+PIPE_READ = 1 << 16
+BACKSTOP_S = 1.0
+"""A cell that has not ended its processes so long after it was told to is killed as a whole."""
+
+
+class Tenant(Protocol):
+    """What a slot tells whoever uses it."""
+
+    def child_ready(self) -> None:
+        """A fresh child waits for its request."""
+
+    def child_said(self, header: Header, body: bytes) -> None:
+        """A frame of the child, to be believed no more than the job itself."""
+
+    def output(self, stream: str, data: bytes) -> None:
+        """The child, or what it started, wrote something."""
+
+    def killed(self, dirty: bool, cpu_ns: int, memory: int) -> None:
+        """Everything in the cell was told to die; no instruction of the job runs any more."""
+
+    def child_ended(self, status: int, cpu_ns: int, memory: int) -> None:
+        """The child has ended, and everything else in the cell with it; `status` is as of wait(2)."""
+
+    def child_room(self) -> None:
+        """The child takes more files or input."""
+
+    def over_memory(self) -> None:
+        """The cell's own watch found too much memory in use, and has killed everything."""
+
+    def cell_lost(self, reason: str) -> None:
+        """The cell is gone, by itself."""
+
+
+class Slot:
+    """One cell. `user` is told what happens in it; without one, the slot keeps itself ready."""
+
+    def __init__(self, loop: Loop, number: int, group: Group | None, on_idle: SlotListener) -> None:
+        self.number = number
+        self.group = group
+        self.user: Tenant | None = None
+        self.tenant = ""
+        self.ready = False
+        self.master: object = None
+        self._loop = loop
+        self._listener = on_idle
+        self._control: socket.socket | None = None
+        self._child: Channel | None = None
+        self._unpacker = Unpacker()
+        self._pipes: dict[str, int] = {}
+        self._paused = False
+        self._pidfd = -1
+        self._pid = 0
+        self._destroying = False
+        self._alive = False  # the child
+        self._backstop: Timer | None = None
+        self._cpu_before = 0
+
+    def adopt(self, pid: int, control: socket.socket) -> None:
+        """Take over a cell that was just made, and have it fork its first child."""
+        self._pid = pid
+        self._pidfd = linux.pidfd_open(pid)
+        self._control = control
+        control.setblocking(False)
+        self._loop.watch(self._pidfd, lambda _: self._cell_ended())
+        self._loop.watch(control.fileno(), lambda _: self._listen())
+        self._cpu_before = 0
+        self.tenant = ""
+        self.fork(renew=False)
+
+    def fork(self, renew: bool) -> None:
+        """Have the next child forked: with everything renewed for another job, or in what the last one left."""
+        self.ready, self._alive = False, True
+        self._drop_child()
+        self._unpacker = Unpacker()
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        fds = [out_write, err_write, theirs.fileno()]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        self._child = Channel(self._loop, ours, self._child_data, self._child_hung_up, self._child_has_room)
+        self._pipes = {"stdout": out_read, "stderr": err_read}
+        for stream, fd in self._pipes.items():
+            os.set_blocking(fd, False)
+            self._loop.watch(fd, self._pipe_watcher(stream))
+        try:
+            if self._control is not None:
+                self._control.sendmsg([b"N" if renew else b"F"], ancillary)
+        except OSError:
+            pass  # the cell is gone: its pidfd tells
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+
+    def send(self, data: bytes, fd: int = -1) -> None:
+        """Give the child something to read, and a descriptor with it."""
+        if self._child is None:
+            return
+        if fd >= 0:
+            self._child.send_fd(data, fd)
+        else:
+            self._child.write(data)
+
+    @property
+    def child_over(self) -> bool:
+        """Whether the child has ended, and with it everything in the cell."""
+        return not self._alive
+
+    @property
+    def child_full(self) -> bool:
+        """Whether the child has more to read than is good: pause until `child_room`."""
+        return self._child is not None and self._child.full
+
+    def limit_memory(self, size: int) -> None:
+        """Bytes of memory from now on, where the cell itself has to watch over it."""
+        self._tell(MEMORY.pack(b"M", size))
+
+    def kill(self, program: str = "") -> None:
+        """End everything in the cell; `program` is the one file that may be there without being worth a look."""
+        if self._backstop is None:
+            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+        self._tell(b"K" + program.encode())
+
+    def destroy(self) -> None:
+        """Kill the cell as a whole. `gone` of the listener follows."""
+        self._destroying = True
+        self.ready = False
+        with contextlib.suppress(ProcessLookupError):
+            linux.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def pause_output(self, paused: bool) -> None:
+        """Stop or resume reading the child's output: it blocks when its pipes are full."""
+        if paused != self._paused:
+            self._paused = paused
+            for fd in self._pipes.values():
+                self._loop.modify(fd, 0 if paused else 1)
+
+    def drain_output(self) -> None:
+        """Read what is in the pipes now."""
+        for stream in list(self._pipes):
+            while self._pipe_data(stream):
+                pass
+
+    def _tell(self, message: bytes) -> None:
+        if self._control is not None:
+            try:
+                self._control.send(message)
+            except BlockingIOError:
+                self.destroy()  # it does not read its commands: nothing else will end it
+            except OSError:
+                pass  # its pidfd tells
+
+    def _listen(self) -> None:
+        assert self._control is not None
+        try:
+            message = self._control.recv(256)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        code = message[:1]
+        if code == b"k":
+            _, dirty, cpu, memory = KILLED.unpack(message)
+            if self.user is not None:
+                self.user.killed(dirty, cpu, memory)
+        elif code == b"x":
+            self._ended(message)
+        elif code == b"o" and self.user is not None:
+            self.user.over_memory()
+        elif not message:
+            self._loop.unwatch(self._control.fileno())
+
+    def _ended(self, message: bytes) -> None:
+        _, status, cpu_total, memory = ENDED.unpack(message)
+        cpu, self._cpu_before = cpu_total - self._cpu_before, cpu_total
+        self._calm()
+        if self.user is not None:
+            self.user.child_ended(status, cpu, memory)
+        else:
+            self.fork(renew=True)
+
+    def _calm(self) -> None:
+        """Nothing runs in the cell."""
+        self._alive = False
+        if self._backstop is not None:
+            self._backstop.cancel()
+            self._backstop = None
+
+    def _child_data(self, data: bytes) -> None:
+        try:
+            frames = self._unpacker.feed(data)
+        except FrameError:
+            if self._child is not None:
+                self._child.pause(True)  # garbage of the job's: listen no more, its process tells how it ends
+            return
+        for header, body in frames:
+            if header.get("type") == "ready":
+                self._child_ready()
+            elif self.user is not None:
+                self.user.child_said(header, body)
+
+    def _child_ready(self) -> None:
+        if self.ready:
+            return
+        self.ready = True
+        if self.user is not None:
+            self.user.child_ready()
+        else:
+            self._listener.idle(self)
+
+    def _child_hung_up(self) -> None:
+        self._child = None
+
+    def _child_has_room(self) -> None:
+        if self.user is not None:
+            self.user.child_room()
+
+    def _pipe_watcher(self, stream: str) -> Callable[[int], None]:
+        def readable(_: int) -> None:
+            self._pipe_data(stream)
+
+        return readable
+
+    def _pipe_data(self, stream: str) -> bool:
+        """Read one of the pipes once; returns whether there may be more."""
+        fd = self._pipes.get(stream, -1)
+        if fd < 0:
+            return False
+        try:
+            data = os.read(fd, PIPE_READ)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_pipe(stream)
+            return False
+        if self.user is not None:
+            self.user.output(stream, data)
+        return len(data) == PIPE_READ
+
+    def _close_pipe(self, stream: str) -> None:
+        fd = self._pipes.pop(stream)
+        self._loop.unwatch(fd)
+        os.close(fd)
+
+    def _drop_child(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        for stream in list(self._pipes):
+            self._close_pipe(stream)
+        self._paused = False
+
+    def _cell_ended(self) -> None:
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self._pid, 0)
+        if self._control is not None:
+            self._loop.unwatch(self._control.fileno())
+            self._control.close()
+            self._control = None
+        self._drop_child()
+        self._calm()
+        self.ready = False
+        if not self._destroying and self.user is not None:
+            self.user.cell_lost(f"its cell ended (wait status {status})")
+        wanted, self._destroying = self._destroying, False
+        self._listener.gone(self, wanted)
+
+
+class SlotListener(Protocol):
+    """The server, as a slot sees it."""
+
+    def idle(self, slot: Slot) -> None:
+        """The slot has a child ready and nobody who uses it."""
+
+    def gone(self, slot: Slot, wanted: bool) -> None:
+        """The slot has no cell any more."""

@@ -1,0 +1,31 @@
+"""Settings that bound the same thing. The smaller one holds; here it is said."""
+
+from collections.abc import Iterator, Mapping
+
+from ..spec import Language
+from .tree import Settings
+
+
+def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator[str]:
+    """One line for each pair of settings that can't both hold. `languages`: by code, with what the settings change of them."""
+    limits, local, pool = settings.limits, settings.local, settings.pool
+    if limits.cpu_cores != local.cpu_cores:
+        yield _smaller("limits.cpu_cores", limits.cpu_cores, "local.cpu_cores", local.cpu_cores)
+    for name in ("workspace_bytes", "tmp_bytes"):
+        if (size := getattr(local, name)) > limits.memory_bytes:
+            yield _smaller(f"local.{name}", size, "limits.memory_bytes, as such files count as memory,", limits.memory_bytes)
+    if limits.file_bytes > local.workspace_bytes:
+        yield _smaller("limits.file_bytes", limits.file_bytes, "local.workspace_bytes", local.workspace_bytes)
+    if limits.cpu_s is not None and limits.cpu_s > limits.wall_s * max(1.0, limits.cpu_cores):
+        yield _smaller("limits.cpu_s", limits.cpu_s, "limits.wall_s times limits.cpu_cores", limits.wall_s * max(1.0, limits.cpu_cores))
+    for code, language in languages.items():
+        if pool.enabled and pool.alive is not None and language.warm > pool.alive:
+            yield _smaller(f"languages.{code}.warm", language.warm, "pool.alive", pool.alive)
+    for code, own in settings.languages.items():
+        if own.warm and not pool.enabled:
+            yield f"languages.{code}.warm = {own.warm} has no effect: pool.enabled is false"
+
+
+def _smaller(one: str, its: float, other: str, others: float) -> str:
+    low = one if its < others else other.rstrip(",").partition(",")[0]
+    return f"{one} = {its:g} and {other} = {others:g} bound the same thing: the smaller one, {low}, holds"

@@ -1,0 +1,154 @@
+"""Describes every setting: for the documentation's tables, for `.env.example`, and for `runnerd config show`."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT, Struct
+
+from ..plugins import Plugins
+from . import Config
+from .schema import Setting, is_secret, settings_of, struct_of
+from .sources import Given, Path_, Table
+
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One setting, in words."""
+
+    setting: str
+    """`limits.wall_s`; `store.kv.path` of kind `disk` stands as `store.kv.path (disk)`."""
+    variables: tuple[str, ...]
+    default: str
+    unit: str
+    meaning: str
+
+
+def reference(plugins: Plugins) -> list[Row]:
+    """All settings that the plugins of this installation have, in the order of the tree."""
+    return [_row(setting) for setting in settings_of(plugins)]
+
+
+def template(plugins: Plugins) -> str:
+    """A `.env` file with every setting, commented out, each with its meaning and default."""
+    lines = ["# Every setting of runnerd, with its default. Take the # away and change what you need; empty means default."]
+    table = None
+    for setting, row in zip(settings_of(plugins), reference(plugins), strict=True):
+        if setting.path[:-1] != table:
+            table = setting.path[:-1]
+            lines += ["", f"# --- {'.'.join(table) or 'runnerd'} ---"]
+        meaning = textwrap.wrap(row.meaning, 110, break_on_hyphens=False)
+        lines += ["", *(f"# {line}" for line in meaning), f"#{setting.names[-1]}={'' if row.default == '(required)' else row.default}"]
+    return "\n".join([*lines, ""])
+
+
+def markdown(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| setting | variables | default | meaning |", "|---|---|---|---|"]
+    for row in rows:
+        variables = " ".join(f"`{name}`" for name in row.variables)
+        default = f"`{row.default}`{' ' + row.unit if row.unit else ''}" if row.default else ""
+        meaning = row.meaning.replace("|", "\\|")
+        lines.append(f"| `{row.setting}` | {variables} | {default} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def shown(config: Config) -> dict[str, tuple[str, str]]:
+    """Every setting that holds, secrets masked, with the place that it comes from."""
+    places = dict(_places(config.written, ()))
+    return {
+        ".".join(path): (_masked(value, secret=secret), places.get(path, "default"))
+        for path, value, secret in _values(config.settings, ())
+    }  # fmt: skip
+
+
+def meaning_of(owner: type[Struct], field: str) -> str:
+    """The docstring under a field, in one line; of a base class where the class has none."""
+    for type_ in owner.__mro__:
+        if field in (documented := _documented(type_)):
+            return documented[field]
+    return ""
+
+
+def _row(setting: Setting) -> Row:
+    return Row(
+        setting=setting.dotted + (f" ({setting.kind})" if setting.path[0] == "store" else ""),
+        variables=setting.names,
+        default=_default(setting),
+        unit=setting.unit,
+        meaning=meaning_of(setting.owner, setting.field.name),
+    )
+
+
+def _default(setting: Setting) -> str:
+    field = setting.field
+    if field.default_factory is not NODEFAULT:
+        return _plain(field.default_factory())
+    if field.default is not NODEFAULT:
+        return _plain(field.default)
+    return "" if setting.path == ("state_dir",) else "(required)"
+
+
+def _plain(value: Any) -> str:
+    """A value as people write it in a variable."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return ""
+    if isinstance(value, tuple | list | set | frozenset):
+        return ",".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode() if value else ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _values(struct: Struct, path: Path_) -> Iterator[tuple[Path_, Any, bool]]:
+    kind = struct.__struct_config__.tag
+    if path[:1] == ("store",) and kind:
+        yield (*path, "kind"), kind, False
+    for field in msgspec.structs.fields(type(struct)):
+        value = getattr(struct, field.name)
+        if isinstance(value, Struct):
+            yield from _values(value, (*path, field.encode_name))
+        elif isinstance(value, dict) and value and all(isinstance(below, Struct) for below in value.values()):
+            for key, below in value.items():
+                yield from _values(below, (*path, field.encode_name, key))
+        elif not isinstance(value, dict) or struct_of(field.type) is None:
+            yield (*path, field.encode_name), value, is_secret(field)
+
+
+def _places(table: Table, path: Path_) -> Iterator[tuple[Path_, str]]:
+    for key, below in table.entries.items():
+        if isinstance(below, Given):
+            yield (*path, key), below.place
+        else:
+            yield from _places(below, (*path, key))
+
+
+def _masked(value: Any, *, secret: bool) -> str:
+    text = _plain(value)
+    return "********" if secret and text else _PASSWORD.sub(r"\1********@", text)
+
+
+@cache
+def _documented(type_: type) -> dict[str, str]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(type_)))
+    except (OSError, TypeError, SyntaxError):  # no source, as for a class that was made at run time
+        return {}
+    class_ = tree.body[0]
+    if not isinstance(class_, ast.ClassDef):
+        return {}
+    found = {}
+    for node, below in zip(class_.body, class_.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+            if isinstance(text, str):
+                found[node.target.id] = " ".join(text.split())
+    return found

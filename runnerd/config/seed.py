@@ -1,0 +1,82 @@
+"""The source system's variables that no setting carries yet. They are accepted, and `runnerd check` names each.
+
+The others are named beside their setting, in `Meta(extra={"env": …})`. POD_POOL_<CODE> and LANG_IMAGE_<CODE> are made
+from the languages' codes.
+"""
+
+LATER = {
+    **dict.fromkeys(
+        ("ENABLE_HTTPS", "HTTPS_PORT", "SSL_CERTS_PATH", "SSL_CERT_FILE", "SSL_KEY_FILE", "SSL_CA_CERTS", "SSL_REDIRECT"),
+        "HTTPS is not served yet: put a proxy with TLS in front",
+    ),
+    **dict.fromkeys(("API_KEY_CACHE_TTL", "MASTER_API_KEY", "RATE_LIMIT_ENABLED"), "keys are not managed yet"),
+    **dict.fromkeys(
+        (
+            "REDIS_HOST",
+            "REDIS_PORT",
+            "REDIS_PASSWORD",
+            "REDIS_DB",
+            "REDIS_URL",
+            "REDIS_MAX_CONNECTIONS",
+            "REDIS_SOCKET_TIMEOUT",
+            "REDIS_SOCKET_CONNECT_TIMEOUT",
+        ),
+        "there is no Redis store yet",
+    ),
+    **dict.fromkeys(
+        (
+            "MINIO_ENDPOINT",
+            "MINIO_ACCESS_KEY",
+            "MINIO_SECRET_KEY",
+            "MINIO_SECURE",
+            "MINIO_BUCKET",
+            "MINIO_REGION",
+            "MINIO_USE_IAM",
+        ),
+        "there is no S3 store yet",
+    ),
+    **dict.fromkeys(
+        (
+            "K8S_NAMESPACE",
+            "K8S_IMAGE_REGISTRY",
+            "K8S_IMAGE_TAG",
+            "K8S_IMAGE_PULL_SECRETS",
+            "K8S_CPU_LIMIT",
+            "K8S_MEMORY_LIMIT",
+            "K8S_CPU_REQUEST",
+            "K8S_MEMORY_REQUEST",
+        ),
+        "jobs don't run in pods yet",
+    ),
+    **dict.fromkeys(
+        (
+            "MAX_TOTAL_FILE_SIZE_MB",
+            "MAX_FILES_PER_SESSION",
+            "MAX_SESSIONS_PER_ENTITY",
+            "SESSION_TTL_HOURS",
+            "SESSION_CLEANUP_INTERVAL_MINUTES",
+            "SESSION_ID_LENGTH",
+        ),
+        "there are no sessions yet",
+    ),
+    **dict.fromkeys(
+        (
+            "STATE_PERSISTENCE_ENABLED",
+            "STATE_TTL_SECONDS",
+            "STATE_MAX_SIZE_MB",
+            "STATE_CAPTURE_ON_ERROR",
+            "STATE_ARCHIVE_ENABLED",
+            "STATE_ARCHIVE_AFTER_SECONDS",
+            "STATE_ARCHIVE_TTL_DAYS",
+            "STATE_ARCHIVE_CHECK_INTERVAL_SECONDS",
+        ),
+        "Python's state is not kept yet",
+    ),
+    **dict.fromkeys(
+        ("ENABLE_NETWORK_ISOLATION", "ENABLE_FILESYSTEM_ISOLATION"),
+        "sandboxes are isolated as far as isolation.minimum demands, and never less",
+    ),
+    **dict.fromkeys(("HEALTH_CHECK_INTERVAL", "HEALTH_CHECK_TIMEOUT"), "health is told when asked, without a timer"),
+    "API_RELOAD": "start the daemon again instead",
+}
+"""Why each has no effect yet, by variable."""

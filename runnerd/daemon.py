@@ -1,0 +1,187 @@
+"""Puts the parts together: stores, executor, scheduler, ingresses. Read `open_daemon` top to bottom; it ends bottom to top."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from . import __version__
+from .arrival import Names, arrival, refusal
+from .availability import Availability
+from .config import Settings
+from .errors import ConfigError, Rejected
+from .executors.local import LocalSettings, open_local
+from .isolation import check_level
+from .job import Event, Job, Result
+from .plugins import Plugins
+from .scheduler import Scheduler, open_scheduler
+from .spec import Blobs, Delivery, Executor, Language
+from .toolchains import Toolchains
+
+log = structlog.get_logger("runnerd.daemon")
+
+OpenExecutor = Callable[[LocalSettings, int, Iterable[Language]], AbstractAsyncContextManager[Executor]]
+
+
+class Daemon:
+    """A running daemon: what its ingresses may ask for (`Services`), and how it stops. Made by `open_daemon`."""
+
+    def __init__(
+        self, settings: Settings, *, names: Names, executor: Executor, scheduler: Scheduler, availability: Availability, blobs: Blobs
+    ) -> None:
+        self.languages: Mapping[str, Language] = availability.languages
+        self.availability = availability
+        self.executor = executor
+        self.addresses: dict[str, str] = {}
+        """Where each ingress listens, by kind, for people to read."""
+        self._settings = settings
+        self._names = names
+        self._scheduler = scheduler
+        self._blobs = blobs
+
+    async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
+        """See `Services.submit`."""
+        try:
+            came = arrival(job, self._names)
+            check_level(self.executor.level, self._settings.isolation)
+            await self._check_tools(came.job.lang)
+        except Rejected as error:
+            result = refusal(job, error)
+            _log_end(result)
+            yield result
+            return
+        async with aclosing(self._scheduler.submit(came.job, owned=came.owned)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    _log_end(event)
+                yield event
+
+    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+        """See `Services.cancel`."""
+        return await self._scheduler.cancel(tenant, job_id)
+
+    async def status(self, tenant: str, job_id: str) -> str | Result | None:
+        """See `Services.status`."""
+        return await self._scheduler.status(tenant, job_id)
+
+    def free(self) -> int:
+        """See `Services.free`."""
+        return self._scheduler.free()
+
+    async def changed(self) -> None:
+        """See `Services.changed`."""
+        await self._scheduler.changed()
+
+    def draining(self) -> bool:
+        """See `Services.draining`."""
+        return self._scheduler.draining()
+
+    def health(self) -> dict[str, Any]:
+        """Version, sandboxes with the level they reached, languages, slots and pools; `refuses` says why no job is taken."""
+        return {
+            "version": __version__,
+            "refuses": self.refuses(),
+            "executor": executor_health(self.executor),
+            "languages": {code: msgspec.to_builtins(found) for code, found in self.availability.found.items()},
+            **self._scheduler.health(),
+        }
+
+    def refuses(self) -> str:
+        """Why every job is rejected; empty where jobs are taken."""
+        try:
+            check_level(self.executor.level, self._settings.isolation)
+        except Rejected as error:
+            return str(error)
+        return ""
+
+    async def drain(self) -> None:
+        """Take no more jobs, finish those in hand up to the grace, give the rest back."""
+        await self._scheduler.drain()
+
+    async def give_back(self) -> None:
+        """Give back what is in hand, at once."""
+        await self._scheduler.give_back()
+
+    async def _check_tools(self, lang: str) -> None:
+        if await self.availability.check(lang):
+            self._scheduler.resize(lang, self._settings.pool.target(self.languages[lang]))
+
+
+@asynccontextmanager
+async def open_daemon(
+    settings: Settings, plugins: Plugins, *, open_executor: OpenExecutor = open_local, toolchains: Toolchains | None = None
+) -> AsyncGenerator[Daemon, None]:
+    """A daemon that takes jobs while the block is open. Raises ConfigError, StoreError, SandboxError and IngressError.
+
+    Leaving the block gives back what is in hand; call `drain` first to finish it.
+    """
+    make_state_dir(settings.state_dir)
+    languages = effective_languages(settings, plugins)
+    availability = Availability(languages, toolchains or Toolchains())
+    await availability.look()
+    local = msgspec.structs.replace(settings.local, cpu_cores=min(settings.local.cpu_cores, settings.limits.cpu_cores))
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        kv = await enter(settings.store.kv.open_kv())
+        blobs = await enter(settings.store.blob.open_blobs())
+        executor = await enter(open_executor(local, sandboxes(settings, languages.values()), languages.values()))
+        scheduler = await enter(open_scheduler(executor, availability.warmable(), kv, settings.limits, settings.scheduler, settings.pool))
+        daemon = Daemon(
+            settings,
+            names=Names(languages, plugins.aliases),
+            executor=executor,
+            scheduler=scheduler,
+            availability=availability,
+            blobs=blobs,
+        )
+        for kind, ingress in settings.ingress.items():
+            daemon.addresses[kind] = await enter(ingress.open(daemon))
+        yield daemon
+
+
+def effective_languages(settings: Settings, plugins: Plugins) -> dict[str, Language]:
+    """The plugins' languages with what `[languages.<code>]` says otherwise."""
+    languages = {}
+    for code, language in plugins.languages.items():
+        own = settings.languages.get(code)
+        changes = {} if own is None else {"warm": own.warm, "image": own.image}
+        languages[code] = msgspec.structs.replace(language, **{name: value for name, value in changes.items() if value is not None})
+    return languages
+
+
+def sandboxes(settings: Settings, languages: Iterable[Language]) -> int:
+    """How many sandboxes there are at most: one per slot, the warm ones, and those that end while the next job has begun."""
+    slots = settings.scheduler.slots
+    return 2 * slots + sum(settings.pool.target(language) for language in languages)
+
+
+def executor_health(executor: Executor) -> dict[str, Any]:
+    """The executor, the level it reached, and what it says about itself, where it does."""
+    return {"name": executor.name, "level": executor.level, **getattr(executor, "description", {})}
+
+
+def make_state_dir(directory: str) -> None:
+    """Make the directory where there is none, readable by us alone. Raises ConfigError."""
+    try:
+        Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state_dir: {directory} can't be made: {error.strerror}: set RUNNERD_STATE_DIR to another place") from None
+
+
+def _log_end(result: Result) -> None:
+    """One line per result that was given: what happened, never what was in it."""
+    log.info(
+        "job ended",
+        job=result.id,
+        tenant=result.tenant,
+        lang=result.lang,
+        status=result.status,
+        reason=result.reason,
+        starts=result.starts,
+        queued_ms=round(result.usage.queued_ms, 1),
+        ran_ms=round(result.usage.ran_ms, 1),
+        level=result.sandbox.level if result.sandbox else "",
+    )

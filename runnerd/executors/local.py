@@ -1,0 +1,353 @@
+"""The local executor: sandboxes are cells of an agent on this machine, at the strongest level that holds here."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from msgspec import Struct
+
+from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, Options
+from ..errors import SandboxError, SandboxLost
+from ..job import Event, Job, Limits, SandboxInfo
+from ..spec import Language
+from . import archive, canaries, request
+from .outcome import Outcome
+from .wire import Wire
+
+LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
+"""From the strongest to none at all."""
+START_S = 30.0
+"""How long an agent may take to start: with the `data` profile it imports for seconds."""
+READY_S = 15.0
+RESTART_S = 0.5
+
+log = structlog.get_logger("runnerd.local")
+
+
+class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[local]`: sandboxes on this machine."""
+
+    level: Literal["auto", "strong", "userns", "landlock", "process"] = "auto"
+    """Strongest isolation level to try; `auto` begins with the strongest. What was reached is found by trying."""
+    preload: Literal["none", "std", "data"] = "std"
+    """What warm Python sandboxes have imported: nothing, the usual standard library, or numpy, pandas and pyplot as well."""
+    python: str = ""
+    """The Python that warm sandboxes run; empty takes /usr/bin/python3, else the one that runs the daemon."""
+    user: int = 65_532
+    """User id that the agent runs as where the daemon is root and the level is not `strong`, which needs root."""
+    uid_base: int = 200_000
+    """With root, sandbox n runs its jobs as this user id plus n."""
+    cpu_cores: float = 1.0
+    """CPU cores that one job may use."""
+    workspace_bytes: int = 128 << 20
+    """Size of /mnt/data in bytes; it counts as memory of the job."""
+    workspace_files: int = 16_384
+    """Files and directories that /mnt/data can hold."""
+    tmp_bytes: int = 512 << 20
+    """Size of /tmp in bytes; it counts as memory of the job."""
+    recycle_jobs: int = 10_000
+    """After so many jobs warm Python is started afresh, with new addresses and a new hash secret."""
+
+
+@asynccontextmanager
+async def open_local(settings: LocalSettings, slots: int, languages: Iterable[Language]) -> AsyncGenerator["LocalExecutor"]:
+    """Start an agent at the strongest level that withstands the canary probes. Raises SandboxError.
+
+    `slots` is how many sandboxes there may be at once, warm ones included.
+    """
+    python = find_python(settings.python)
+    paths = tuple(sorted({path for language in languages for path in language.paths}))
+    with tempfile.TemporaryDirectory(prefix="runnerd-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        os.chmod(directory, 0o711)  # noqa: S103 - the agent may run as another user
+        archive.write(directory / "agent.pyz")
+        executor = LocalExecutor(settings, slots, paths, python, directory)
+        try:
+            await executor.start()
+            async with asyncio.TaskGroup() as tasks:
+                supervisor = tasks.create_task(executor.supervise())
+                try:
+                    yield executor
+                finally:
+                    supervisor.cancel()
+        finally:
+            await executor.stop()
+
+
+def find_python(wanted: str) -> str:
+    """The interpreter itself, never a shim on PATH, and one that other users may execute where there is one."""
+    candidates = [wanted] if wanted else ["/usr/bin/python3", sys.executable]
+    for candidate in candidates:
+        real = os.path.realpath(candidate)
+        if os.access(real, os.X_OK):
+            return real
+    raise SandboxError(f"local.python: {wanted or 'no Python'} is no program that can be run")
+
+
+class Agent:
+    """One agent process and what it said of itself."""
+
+    def __init__(self, process: asyncio.subprocess.Process, socket: Path, description: dict[str, Any]) -> None:
+        self.process = process
+        self.socket = socket
+        self.description = description
+
+
+class LocalExecutor:
+    """Makes sandboxes out of the cells of one agent, which is started again when it dies."""
+
+    name = "local"
+
+    def __init__(self, settings: LocalSettings, slots: int, paths: tuple[str, ...], python: str, directory: Path) -> None:
+        self.level = PROCESS
+        self.python = python
+        self.cpu_cores = settings.cpu_cores
+        self.breaches: dict[str, list[str]] = {}
+        """Probes that got through, by level tried."""
+        self.reasons: dict[str, str] = {}
+        """Why stronger levels could not be had."""
+        self._settings = settings
+        self._slots = slots
+        self._paths = paths
+        self._directory = directory
+        self._agent: Agent | None = None
+        self._count = 0
+        self._stopping = False
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the agent says of itself: level, limits `enforced` and `missing`, `reasons`, `python` version."""
+        return self._agent.description if self._agent is not None else {}
+
+    @property
+    def agent_pid(self) -> int | None:
+        """Process id of the agent."""
+        return self._agent.process.pid if self._agent is not None else None
+
+    async def start(self) -> None:
+        """Try levels from the strongest down until one stands."""
+        for level in self._candidates():
+            try:
+                self._agent = await self._spawn(level)
+            except SandboxError as error:
+                self.reasons[level] = str(error)
+                continue
+            self.level = level
+            found = await canaries.breaches(self._probe, self._user(level)) if level != PROCESS else []
+            if not found:
+                return
+            self.breaches[level] = found
+            self.reasons[level] = "it did not withstand: " + ", ".join(found)
+            await self._end(self._agent)
+        raise SandboxError("no sandbox can be made here: " + "; ".join(f"{level}: {why}" for level, why in self.reasons.items()))
+
+    def _candidates(self) -> list[str]:
+        wanted = self._settings.level
+        levels = LEVELS if wanted == "auto" else LEVELS[LEVELS.index(wanted) :]
+        if os.geteuid() != 0:
+            if STRONG in levels:
+                self.reasons[STRONG] = "needs root"
+            levels = tuple(level for level in levels if level != STRONG)
+        return list(levels)
+
+    async def _probe(self, program: str) -> str:
+        job = Job(id="canary", tenant="canary", lang="py", code=program)
+        limits = Limits(
+            wall_s=10, cpu_s=10, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=65536, file_bytes=1 << 20, files=1
+        )
+        try:
+            async with self.sandbox(PROBE_LANGUAGE) as sandbox:
+                async for event in sandbox.run(job, PROBE_LANGUAGE, limits):
+                    printed = getattr(event, "stdout", "")
+        except SandboxLost:
+            return ""
+        return str(printed)
+
+    async def _spawn(self, level: str) -> Agent:
+        self._count += 1
+        scratch = self._directory / f"agent-{self._count}"
+        scratch.mkdir(mode=0o711)
+        settings = self._settings
+        options = Options(
+            level=level,
+            scratch=str(scratch),
+            socket=str(scratch / "socket"),
+            cells=self._slots,
+            preload=settings.preload,
+            paths=self._paths,
+            uid_base=settings.uid_base,
+            workspace_bytes=settings.workspace_bytes,
+            workspace_inodes=settings.workspace_files,
+            tmp_bytes=settings.tmp_bytes,
+            recycle_jobs=settings.recycle_jobs,
+        )
+        user = self._user(level)
+        if user is not None:
+            os.chown(scratch, user, user)
+        process = await asyncio.create_subprocess_exec(
+            self.python,
+            "-I",
+            "-X",
+            "utf8",
+            str(self._directory / "agent.pyz"),
+            "agent",
+            options.dump(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+            start_new_session=True,
+            **_credentials(user),
+        )
+        agent = Agent(process, Path(options.socket), {})
+        try:
+            agent.description = await self._first_words(process)
+        except BaseException:
+            await self._end(agent)
+            raise
+        return agent
+
+    def _user(self, level: str) -> int | None:
+        """Whom the agent runs as; None for ourselves."""
+        return self._settings.user if os.geteuid() == 0 and level != STRONG else None
+
+    async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        except TimeoutError:
+            raise SandboxError(f"the agent did not start within {START_S:g} s") from None
+        word, _, rest = line.decode(errors="replace").strip().partition(" ")
+        if word != "ready":
+            raise SandboxError(rest or "the agent ended without a word")
+        description: dict[str, Any] = json.loads(rest)
+        return description
+
+    async def supervise(self) -> None:
+        """Start the agent again whenever it ends by itself. Its sandboxes are lost, and their jobs started elsewhere."""
+        while True:
+            agent = self._agent
+            assert agent is not None
+            await agent.process.wait()
+            if self._stopping:
+                return
+            log.error("agent ended", pid=agent.process.pid, exit_code=agent.process.returncode)
+            await self._end(agent)
+            while True:
+                try:
+                    self._agent = await self._spawn(self.level)
+                    break
+                except SandboxError as error:
+                    log.warning("agent does not start", reason=str(error))
+                    await asyncio.sleep(RESTART_S)  # bounds how often we try
+
+    async def stop(self) -> None:
+        """End the agent, and with it all of its sandboxes."""
+        self._stopping = True
+        if self._agent is not None:
+            await self._end(self._agent)
+
+    async def _end(self, agent: Agent) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            agent.process.terminate()
+        try:
+            await asyncio.wait_for(agent.process.wait(), 5)
+        except TimeoutError:
+            agent.process.kill()
+            await agent.process.wait()
+        shutil.rmtree(agent.socket.parent, ignore_errors=True)
+
+    @asynccontextmanager
+    async def sandbox(self, language: Language) -> AsyncGenerator["LocalSandbox"]:  # noqa: ARG002 - any cell runs any language
+        """A cell with its standby child ready. Raises SandboxError."""
+        agent = self._agent
+        if agent is None:
+            raise SandboxError("the agent is not running")
+        try:
+            async with asyncio.timeout(READY_S):
+                _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, str(agent.socket))
+                try:
+                    ready, _ = await wire.receive()
+                except BaseException:
+                    wire.close()
+                    raise
+        except TimeoutError:
+            raise SandboxError(f"the agent had no sandbox ready within {READY_S:g} s") from None
+        except OSError as error:
+            raise SandboxError(f"the agent can't be reached: {error.strerror}") from None
+        try:
+            yield LocalSandbox(wire, ready, self.cpu_cores)
+        finally:
+            wire.close()
+
+
+class LocalSandbox:
+    """A lease of one cell."""
+
+    def __init__(self, wire: Wire, ready: dict[str, Any], cpu_cores: float) -> None:
+        self.tenant: str = ready["tenant"]
+        self._wire = wire
+        self._cpu_cores = cpu_cores
+        self._info = SandboxInfo(
+            executor="local",
+            level=ready["level"],
+            warm=True,
+            enforced=tuple(ready["enforced"]),
+            missing=tuple(ready["missing"]),
+        )
+
+    async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
+        """Run the job; ends with its Result. Raises SandboxLost."""
+        wire = self._wire
+        asked = time.monotonic()
+        _, frames = request.build(job, language, limits, self._cpu_cores, warm_python=True)
+        wire.send_all(frames)
+        outcome = Outcome(job, limits, self._info)
+        prepared_ms = 0.0
+        while True:
+            header, body = await wire.receive()
+            if header["type"] == "done":
+                break
+            if header["type"] == "started" and not prepared_ms:
+                prepared_ms = (time.monotonic() - asked) * 1e3
+            for event in outcome.feed(header, body):
+                if job.stream:
+                    yield event
+        yield outcome.result(prepared_ms)
+
+    async def lost(self) -> str:
+        """Wait until the agent hangs up; returns why."""
+        return await self._wire.wait_closed()
+
+
+def _credentials(user: int | None) -> dict[str, Any]:
+    if user is None:
+        return {}
+    try:
+        group = pwd.getpwuid(user).pw_gid
+    except KeyError:
+        group = user
+    return {"user": user, "group": group, "extra_groups": []}
+
+
+PROBE_LANGUAGE = Language(
+    code="py",
+    name="Python",
+    filename="main.py",
+    run=("python3", "{file}"),
+    image="",
+    warmup="python",
+    version=("python3", "--version"),
+    hello="",
+)
+"""What the canary probes are written in."""

@@ -1,0 +1,114 @@
+"""The executor's end of the wire to an agent: frames over one asyncio stream."""
+
+import asyncio
+from collections import deque
+from typing import cast
+
+from ..agent.frames import FrameError, Header, Unpacker, pack
+from ..errors import SandboxLost
+
+PAUSE_FRAMES = 256
+"""Frames that wait to be taken before the agent has to wait."""
+
+
+class Wire(asyncio.Protocol):
+    """One connection to an agent. Made by `loop.create_unix_connection(Wire, path)`."""
+
+    def __init__(self) -> None:
+        self._unpacker = Unpacker()
+        self._frames: deque[tuple[Header, bytes]] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._reading = True
+        self._closed = ""
+
+    async def receive(self) -> tuple[Header, bytes]:
+        """The next frame. Raises SandboxLost where the agent hung up, or says that the sandbox is lost."""
+        while not self._frames:
+            if self._closed:
+                raise SandboxLost(self._closed)
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+        frame = self._frames.popleft()
+        if not self._reading and len(self._frames) < PAUSE_FRAMES // 2 and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+        if frame[0]["type"] == "lost":
+            raise SandboxLost(str(frame[0].get("reason", "the agent gave no reason")))
+        return frame
+
+    async def wait_closed(self) -> str:
+        """Wait until the agent hangs up or says something, before any job was sent; returns why."""
+        try:
+            header, _ = await self.receive()
+        except SandboxLost as error:
+            return str(error)
+        return f"the agent sent {header['type']!r} without having a job"
+
+    def send(self, header: Header, body: bytes = b"") -> None:
+        """Send a frame soon."""
+        if self._transport is not None:
+            self._transport.write(pack(header, body))
+
+    def send_all(self, frames: list[bytes]) -> None:
+        """Send packed frames in one go."""
+        if self._transport is not None:
+            self._transport.write(b"".join(frames))
+
+    async def room(self) -> None:
+        """Wait until the agent has read most of what was sent. Raises SandboxLost."""
+        if self._room is not None:
+            await asyncio.shield(self._room)
+        if self._closed:
+            raise SandboxLost(self._closed)
+
+    def close(self) -> None:
+        """Hang up: whatever ran for this connection ends."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take frames; more than enough of them, and the agent has to wait."""
+        try:
+            self._frames.extend(self._unpacker.feed(data))
+        except FrameError as error:
+            self._close(f"the agent sent what is no frame: {error}")
+            self.close()
+        if len(self._frames) > PAUSE_FRAMES and self._transport is not None and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        self._notify()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The agent is gone, or we hung up."""
+        self._close(f"the agent hung up{f': {exc}' if exc else ''}")
+        self._notify()
+
+    def pause_writing(self) -> None:
+        """The agent does not read as fast as we send."""
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """The agent has caught up, or is gone."""
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    def _close(self, reason: str) -> None:
+        self._closed = self._closed or reason
+        if self._room is not None:
+            self.resume_writing()
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)

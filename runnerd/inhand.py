@@ -1,0 +1,137 @@
+"""A job in hand: who listens to it, and how it is stopped. From its arrival until its result is recorded."""
+
+import asyncio
+from collections import deque
+from typing import Literal
+
+from .errors import Interrupted
+from .job import Event, Job, Output, Result, Status, Usage
+from .record import Entry
+
+Cause = Literal["cancelled", "interrupted"]
+CANCELLED = "cancelled by its submitter"
+
+
+class Listener:
+    """One who waits for a job: gets its events where it asked to stream, and its end in any case."""
+
+    def __init__(self, stream: bool, most: int) -> None:
+        self.dropped = 0
+        """Pieces of output that it was too slow for; the gaps show in `Output.seq`, and the result has all of the output."""
+        self._events: deque[Event] = deque()
+        self._stream = stream
+        self._most = most
+        self._wake = asyncio.Event()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on. A listener that is slow loses output; it never slows the job."""
+        if not self._stream:
+            return
+        if len(self._events) >= self._most and isinstance(event, Output):
+            self.dropped += 1
+            return
+        self._events.append(event)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._wake.set()
+
+    async def next(self, job: "InHand") -> Event:
+        """The next event; the last one is the result. Raises what the job was given back with."""
+        while not self._events:
+            if job.ended:
+                if job.result is None:
+                    raise job.error
+                return job.result
+            self._wake.clear()
+            await self._wake.wait()
+        return self._events.popleft()
+
+
+class InHand:
+    """A job between its arrival and its end."""
+
+    def __init__(self, job: Job, owned: bool, now: float) -> None:
+        self.job = job
+        self.key = (job.tenant, job.id)
+        self.owned = owned
+        """Whether the caller gave the id, so that a record decides."""
+        self.state: Literal["queued", "running"] = "queued"
+        self.arrived = now
+        self.queued_ms = 0.0
+        self.starts = 0
+        """How often it was started, by other daemons too where a record counts."""
+        self.entry: Entry | None = None
+        self.cause: Cause | None = None
+        """Why it is to be stopped."""
+        self.result: Result | None = None
+        self.error: Exception = Interrupted("the daemon stopped before the job ended")
+        self.ended = False
+        self._task: asyncio.Task[None] | None = None
+        self._decided = False
+        self._listeners: set[Listener] = set()
+        self._deserted = False
+
+    def listen(self, stream: bool, most: int) -> Listener:
+        """A new listener; `most` events wait for it."""
+        listener = Listener(stream, most)
+        self._listeners.add(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """A listener goes, and the job is to go on even if nobody listens."""
+        self._listeners.discard(listener)
+        self._deserted = True
+
+    def desert(self, listener: Listener, cause: Cause) -> None:
+        """A listener's task was cancelled: the job stops, unless others wait for it."""
+        self._listeners.discard(listener)
+        if not self._listeners and not self._deserted:
+            self.stop(cause)
+
+    def begin(self) -> None:
+        """Called by the task that carries the job, first of all."""
+        self._task = asyncio.current_task()
+
+    def decide(self) -> None:
+        """How the job ends is known; from now on nothing stops it."""
+        self._decided = True
+
+    def stop(self, cause: Cause) -> None:
+        """Have the job end with `cause`, unless it is decided already how it ends."""
+        if self._decided or self.cause is not None:
+            return
+        self.cause = cause
+        if self._task is not None:  # else its task has not begun, and sees the cause when it does
+            self._task.cancel()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on to all who stream."""
+        for listener in self._listeners:
+            listener.tell(event)
+
+    def end(self, result: Result | None, error: Exception | None = None) -> None:
+        """The end, with a result or given back."""
+        self.result = result
+        if error is not None:
+            self.error = error
+        self.ended = True
+        for listener in self._listeners:
+            listener.end()
+
+    def closing(self, status: Status, reason: str) -> Result:
+        """A result that says how the job ended without its program's doing."""
+        job = self.job
+        usage = Usage(queued_ms=self.queued_ms)
+        return Result(id=job.id, tenant=job.tenant, lang=job.lang, status=status, reason=reason, starts=self.starts, usage=usage)
+
+    async def over(self) -> Result:
+        """Wait for the result. Raises what the job was given back with."""
+        listener = self.listen(stream=False, most=0)
+        try:
+            await listener.next(self)
+        finally:
+            self._listeners.discard(listener)
+        assert self.result is not None
+        return self.result

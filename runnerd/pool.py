@@ -1,0 +1,267 @@
+"""Sandboxes of one language: some stand warm, each is leased once, and the pool refills as soon as a lease begins.
+
+`policy` decides, this acts. Each sandbox lives in one task, its keeper, from its start to its end; so nobody but the keeper
+opens or closes it, and nobody but the keeper waits for that.
+"""
+
+import asyncio
+import random
+from asyncio import CancelledError, TaskGroup
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Self
+
+import structlog
+
+from .errors import SandboxError
+from .policy import Policy, PoolSettings, Seat, Waiter
+from .spec import Executor, Language, Sandbox
+
+__all__ = ["Lease", "Pool", "PoolSettings", "open_pool"]
+
+log = structlog.get_logger("runnerd.pool")
+
+
+class Lease:
+    """One job's exclusive use of one sandbox, while its block is open. The block may be left, or cancelled, at any moment."""
+
+    __slots__ = ("_pool", "_seat", "_tenant", "sandbox", "warm")
+
+    sandbox: Sandbox
+    warm: bool
+    """Whether the sandbox stood ready."""
+
+    def __init__(self, pool: "Pool", tenant: str) -> None:
+        self._pool = pool
+        self._tenant = tenant
+
+    async def __aenter__(self) -> Self:
+        """Raises SandboxError where no sandbox could be started for it."""
+        seat = self._pool.policy.take(self._tenant)
+        self.warm = seat is not None
+        if seat is None:
+            seat = await self._pool.wait(self._tenant)
+        else:
+            self._pool.wake.set()
+        self._seat = seat
+        assert seat.sandbox is not None
+        self.sandbox = seat.sandbox
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.end(self._seat)
+
+
+class Pool:
+    """The sandboxes of one language. Made by `open_pool`."""
+
+    def __init__(self, executor: Executor, language: Language, settings: PoolSettings, slots: int, tasks: TaskGroup) -> None:
+        self.policy = Policy(settings.target(language), slots, settings)
+        self.wake = asyncio.Event()
+        """Set after each change that the policy has not seen."""
+        self.recovered: Callable[[], None] = lambda: None
+        """Called when sandboxes can be had again."""
+        self._executor = executor
+        self.language = language
+        self._settings = settings
+        self._tasks = tasks
+        self._filled = asyncio.Event()
+        self._closed = False
+        self._empty = asyncio.Event()
+
+    def __repr__(self) -> str:
+        policy = self.policy
+        counts = f"starting {len(policy.starting)} | leased {len(policy.leased)} | waiting {len(policy.waiting)}"
+        return f"<Pool {self.language.code} [warm {len(policy.warm)}/{policy.target} | {counts}]>"
+
+    def lease(self, tenant: str = "") -> Lease:
+        """`async with pool.lease(tenant) as leased:` has `leased.sandbox` for itself, and nobody has it after."""
+        return Lease(self, tenant)
+
+    def resize(self, warm: int) -> None:
+        """Keep so many sandboxes warm from now on."""
+        self.policy.target = max(0, warm)
+        self.wake.set()
+
+    async def warmed(self) -> None:
+        """Wait until the pool was filled for the first time, or a start failed."""
+        await self._filled.wait()
+
+    def failing(self) -> str:
+        """Why there is no sandbox to be had now; empty where one is warm or can be started."""
+        return "" if self.policy.warm else self.policy.failing
+
+    def health(self) -> dict[str, Any]:
+        """Counts by state, the target, and why starts fail: plain data."""
+        policy = self.policy
+        counts = {name: len(getattr(policy, name)) for name in ("warm", "starting", "leased", "ending", "waiting")}
+        return {**counts, "target": policy.target, "limit": policy.limit, "failing": policy.failing}
+
+    async def wait(self, tenant: str) -> Seat:
+        """Wait in line for a sandbox; it is leased when this returns. Raises SandboxError."""
+        if self._closed:
+            raise SandboxError(f"the pool of {self.language.code} is closed")
+        told: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(tenant, told)
+        self.policy.waiting[waiter] = None
+        self.wake.set()
+        try:
+            return await told
+        except CancelledError:
+            self.policy.waiting.pop(waiter, None)
+            if told.done() and not told.cancelled() and told.exception() is None:
+                self.end(told.result())
+            raise
+
+    def end(self, seat: Seat) -> None:
+        """End a lease. Its keeper ends the sandbox, and nobody waits for that."""
+        if seat.state == "leased":
+            self.policy.end(seat)
+        self._close(seat)
+
+    async def refill(self) -> None:
+        """Act on the policy's plans, after every change and never by a timer of its own."""
+        while True:
+            self.wake.clear()
+            plan = self.policy.plan(asyncio.get_running_loop().time())
+            for waiter, seat in plan.hand:
+                assert waiter.told is not None
+                if waiter.told.done():  # cancelled in this very turn of the loop
+                    self.end(seat)
+                else:
+                    waiter.told.set_result(seat)
+            for seat in plan.close:
+                self._close(seat)
+            for seat in plan.start:
+                seat.ended = asyncio.Event()
+                keeper = self._tasks.create_task(self._keep(seat))
+                keeper.add_done_callback(partial(self._gone, seat))
+            if self.policy.failing or len(self.policy.warm) + len(self.policy.leased) >= self.policy.target:
+                self._filled.set()
+            try:
+                async with asyncio.timeout_at(plan.again_at):
+                    await self.wake.wait()
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """Take no more leases and wait until every sandbox has ended, even where the caller is cancelled meanwhile."""
+        self._closed = True
+        for waiter in self.policy.waiting:
+            if waiter.told is not None and not waiter.told.done():
+                waiter.told.set_exception(SandboxError(f"the pool of {self.language.code} is closed"))
+        self.policy.waiting.clear()
+        for seat in (*self.policy.starting, *self.policy.warm, *self.policy.leased):
+            self.policy.retire(seat)
+            self._close(seat)
+        cancelled: CancelledError | None = None
+        while self.policy.alive:
+            try:
+                await self._empty.wait()
+            except CancelledError as error:  # every keeper bounds its own end, so this ends as well
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def _close(self, seat: Seat) -> None:
+        """Have the keeper end its sandbox, whatever it is doing."""
+        assert seat.ended is not None
+        seat.ended.set()
+        if seat.watch is not None and not seat.watch.expired():
+            seat.watch.reschedule(0)
+
+    async def _keep(self, seat: Seat) -> None:
+        """Carry one sandbox from its start to its end."""
+        stack = AsyncExitStack()
+        try:
+            if await self._start(seat, stack):
+                await self._watch(seat)
+                assert seat.ended is not None
+                if seat.state == "leased":
+                    await seat.ended.wait()
+        finally:
+            await self._shut(stack)
+
+    def _gone(self, seat: Seat, _keeper: asyncio.Task[None]) -> None:
+        self.policy.gone(seat)
+        self.wake.set()
+        if not self.policy.alive:
+            self._empty.set()
+
+    async def _start(self, seat: Seat, stack: AsyncExitStack) -> bool:
+        if self._closed:
+            return False
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s) as seat.watch:
+                sandbox = await stack.enter_async_context(self._executor.sandbox(self.language))
+        except Exception as error:  # noqa: BLE001 - an executor is foreign code, and whatever it raises is a failed start
+            if not self._closed:
+                late = seat.watch is not None and seat.watch.expired()
+                self._failed(seat, f"not started within {self._settings.start_timeout_s:g} s" if late else _reason(error))
+            return False
+        finally:
+            seat.watch = None
+        failed_before = bool(self.policy.failing)
+        self.policy.ready(seat, sandbox, asyncio.get_running_loop().time())
+        self.wake.set()
+        if failed_before:
+            self.recovered()
+        return True
+
+    def _failed(self, seat: Seat, reason: str) -> None:
+        log.warning("sandbox did not start", language=self.language.code, reason=reason)
+        waiter = self.policy.failed(seat, reason, asyncio.get_running_loop().time())
+        self.wake.set()
+        if waiter is not None and waiter.told is not None and not waiter.told.done():
+            waiter.told.set_exception(SandboxError(reason))
+
+    async def _watch(self, seat: Seat) -> None:
+        """Wait until the sandbox is lost, too old, or ended from outside."""
+        if self._closed or seat.sandbox is None:
+            return
+        age_s = self._settings.max_age_s * random.uniform(0.8, 1)  # noqa: S311 - spreads replacements, no secret
+        try:
+            async with asyncio.timeout(age_s) as seat.watch:
+                reason = await seat.sandbox.lost()
+        except TimeoutError:
+            self.policy.retire(seat)
+            return
+        except Exception as error:  # noqa: BLE001 - an executor is foreign code; one that can't watch has lost it
+            reason = _reason(error)
+        finally:
+            seat.watch = None
+        if seat.state == "warm":
+            log.warning("warm sandbox lost", language=self.language.code, reason=reason)
+        self.policy.lost(seat, reason, asyncio.get_running_loop().time())
+
+    async def _shut(self, stack: AsyncExitStack) -> None:
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                await stack.aclose()
+        except Exception as error:  # noqa: BLE001 - an executor is foreign code, and the sandbox is gone for us either way
+            log.warning("sandbox did not end well", language=self.language.code, reason=_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, SandboxError) and str(error) else f"{type(error).__name__}: {error}"
+
+
+@asynccontextmanager
+async def open_pool(
+    executor: Executor, language: Language, settings: PoolSettings | None = None, slots: int = 10
+) -> AsyncGenerator[Pool, None]:
+    """A pool that fills itself while the block is open; every sandbox has ended when it is left. `slots`: leases at once."""
+    failure: BaseException | None = None
+    async with TaskGroup() as tasks:
+        pool = Pool(executor, language, settings or PoolSettings(), slots, tasks)
+        refill = tasks.create_task(pool.refill())
+        try:
+            yield pool
+        except BaseException as error:  # noqa: BLE001 - raised again below: inside, the task group would wrap it
+            failure = error
+        finally:
+            refill.cancel()
+            await pool.close()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,217 @@
+"""The record of a job in the key-value store: it decides that an id runs once and answers the same to all who ask.
+
+There is one record per tenant and id. It is made before the job runs, counts the job's starts, and holds the result before
+anybody is told. Every change is a compare-and-set, so of several writers one wins and the others adopt what it wrote.
+A record that says `running` while nobody runs the job was left by a daemon that died: the job starts again, within its starts.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from .errors import Rejected, StoreError
+from .job import Job, Result
+from .spec import KeyValues
+
+T = TypeVar("T")
+
+_UNENDED_TTL_S = 86_400.0
+"""How long the record of a job that did not end is kept at least: nobody may come back for it."""
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the store knows of one job."""
+
+    digest: bytes
+    """Of the job's body: the same id with another digest is another job."""
+    lang: str = ""
+    state: Literal["queued", "running", "ended"] = "queued"
+    starts: int = 0
+    by: str = ""
+    """Which daemon wrote this. A write whose answer was lost is known as one's own by it."""
+    result: Result | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def digest_of(job: Job) -> bytes:
+    """What makes two submissions the same job: all but its id, and how it is waited for."""
+    body = msgspec.structs.replace(job, v=1, id="", stream=False, queue_ttl_s=None)
+    return hashlib.blake2b(_encoder.encode(body), digest_size=16).digest()
+
+
+class Entry:
+    """One job's record in hand, with the revision that was read or written last."""
+
+    def __init__(self, records: "Records", key: str, record: Record, revision: str) -> None:
+        self.key = key
+        self.record = record
+        self.owed: Result | None = None
+        """The result, where the job ended and the store did not take it."""
+        self._records = records
+        self._revision = revision
+
+    @property
+    def result(self) -> Result | None:
+        """The job's result, None where it has not ended."""
+        return self.record.result or self.owed
+
+    async def start(self) -> Result | None:
+        """Count a start. Returns the result instead where the job has ended meanwhile. Raises StoreError."""
+        while self.record.result is None:
+            counted = msgspec.structs.replace(self.record, state="running", starts=self.record.starts + 1, by=self._records.by)
+            if await self._write(counted):
+                return None
+        return self.record.result
+
+    async def give_back(self) -> None:
+        """Undo a start that the daemon itself cut short: it says nothing against the job. Raises StoreError."""
+        while self.record.state == "running":
+            starts = max(0, self.record.starts - 1)
+            if await self._write(msgspec.structs.replace(self.record, state="queued", starts=starts, by=self._records.by)):
+                return
+
+    async def end(self, result: Result) -> Result:
+        """Record the result. Returns the one that stands: another's, where that was first. Raises StoreError."""
+        while self.record.result is None:
+            await self._write(msgspec.structs.replace(self.record, state="ended", by=self._records.by, result=result))
+        return self.record.result
+
+    async def _write(self, record: Record) -> bool:
+        """Write, or take over what another wrote; whether `record` stands now."""
+        value = _encoder.encode(record)
+        ttl_s = self._records.ttl_s(record)
+        kv = self._records.kv
+        revision = await self._records.patiently(lambda: kv.compare_and_set(self.key, self._revision, value, ttl_s))
+        if revision is not None:
+            self.record, self._revision = record, revision
+            return True
+        # Another was faster, or our own write stands and its answer was lost, or the record is gone and we put it back.
+        _, standing, self._revision = await self._records.patiently(lambda: kv.put_if_absent(self.key, value, ttl_s))
+        self.record = _read(self.key, standing)
+        return standing == value
+
+
+class Records:
+    """The records of all jobs, in one key-value store."""
+
+    def __init__(self, kv: KeyValues, *, by: str, result_ttl_s: float, patience_s: float, most_owed: int) -> None:
+        """`by`: this daemon's name. `patience_s`: how long a store that fails is tried again before StoreError is raised.
+
+        `most_owed`: results held that the store did not take.
+        """
+        self.kv = kv
+        self.by = by
+        self._result_ttl_s = result_ttl_s
+        self._patience_s = patience_s
+        self._most_owed = most_owed
+        self._owed: dict[str, tuple[Entry, Result]] = {}
+
+    async def claim(self, job: Job) -> Entry:
+        """The job's record, made if there is none. Raises Rejected where it is of another job, and StoreError."""
+        key = _key(job.tenant, job.id)
+        if key in self._owed:
+            entry, result = self._owed[key]
+            _same(job, digest_of(job), entry.record)
+            await self.settle(entry, result)
+            return entry
+        record = Record(digest=digest_of(job), lang=job.lang, by=self.by)
+        value = _encoder.encode(record)
+        _, standing, revision = await self.patiently(lambda: self.kv.put_if_absent(key, value, self.ttl_s(record)))
+        return Entry(self, key, _same(job, record.digest, _read(key, standing)), revision)
+
+    async def find(self, tenant: str, job_id: str) -> Entry | None:
+        """A job's record, None where there is none. Raises StoreError."""
+        key = _key(tenant, job_id)
+        if key in self._owed:
+            return self._owed[key][0]
+        found = await self.patiently(lambda: self.kv.get(key))
+        return None if found is None else Entry(self, key, _read(key, found[0]), found[1])
+
+    async def result(self, job: Job) -> Result | None:
+        """The result of a job that ended already. Raises Rejected where its id is another job's, and StoreError."""
+        entry = await self.find(job.tenant, job.id)
+        if entry is None:
+            return None
+        _same(job, digest_of(job), entry.record)
+        return entry.result
+
+    async def settle(self, entry: Entry, result: Result) -> Result:
+        """Record a result. Returns the one that stands: another's, where that was first.
+
+        Where the store does not take it, the result says so, this daemon holds it for all who ask, and `settle_owed` tries again.
+        """
+        try:
+            standing = await entry.end(result)
+        except StoreError as error:
+            if len(self._owed) < self._most_owed:
+                self._owed[entry.key] = (entry, result)
+            unrecorded = f"the result could not be recorded: {error}"
+            entry.owed = msgspec.structs.replace(result, reason=f"{result.reason}; {unrecorded}" if result.reason else unrecorded)
+            return entry.owed
+        self._owed.pop(entry.key, None)
+        return standing
+
+    async def settle_owed(self) -> None:
+        """Try again to record the results that the store did not take. Raises StoreError at the first that it still does not."""
+        for entry, result in list(self._owed.values()):
+            standing = await self.settle(entry, result)
+            if entry.key in self._owed:
+                raise StoreError(standing.reason)
+
+    def ttl_s(self, record: Record) -> float:
+        """How long a record is kept."""
+        return self._result_ttl_s if record.state == "ended" else max(self._result_ttl_s, _UNENDED_TTL_S)
+
+    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store, and ask again while it fails, for `patience_s` at most. Raises StoreError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience_s
+        pause_s = 0.02
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await act()
+            except Exception as error:  # a store is a plugin: whatever it raises is a store that fails
+                if loop.time() + pause_s >= deadline:
+                    raise error if isinstance(error, StoreError) else StoreError(_failure(error, self._patience_s)) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.0, pause_s * 2)
+
+
+def same_job(job: Job, other: Job) -> None:
+    """Raises Rejected where two jobs of one id are not the same job."""
+    if job is not other and digest_of(job) != digest_of(other):
+        raise Rejected(_ANOTHER.format(job.id))
+
+
+_ANOTHER = "id: {} was used for another job: give each job an id of its own"
+
+
+def _failure(error: Exception, patience_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"the key-value store did not answer within {patience_s:g} s"
+    return f"the key-value store failed: {type(error).__name__}: {error}"
+
+
+def _same(job: Job, digest: bytes, record: Record) -> Record:
+    if record.digest != digest:
+        raise Rejected(_ANOTHER.format(job.id))
+    return record
+
+
+def _key(tenant: str, job_id: str) -> str:
+    return f"jobs/{tenant}/{job_id}"
+
+
+def _read(key: str, value: bytes) -> Record:
+    try:
+        return _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{key} holds no record of a job: {error}") from None

@@ -1,0 +1,293 @@
+"""Admits jobs, gives each a slot and a sandbox in its turn, starts it again when its sandbox is lost, and records how it ended.
+
+A job is carried by one task from its arrival to its end, see `carrier`; who submitted it only listens. So many may listen to
+one job, and a listener may go without ending it.
+"""
+
+import asyncio
+from asyncio import CancelledError, TaskGroup
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from typing import Annotated, Any
+
+import structlog
+from msgspec import Meta, Struct
+
+from .carrier import Carrier
+from .errors import ConfigError, Interrupted, Rejected, RunnerdError, Saturated, StoreError
+from .inhand import CANCELLED, InHand
+from .job import Event, Job, Result, new_id
+from .limits import LimitSettings, allowed, check_input, effective
+from .pool import Pool, PoolSettings, open_pool
+from .record import Records, same_job
+from .slots import Slots
+from .spec import Executor, KeyValues, Language
+
+log = structlog.get_logger("runnerd.scheduler")
+
+
+class SchedulerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many jobs run and wait, how long, and how often one is started."""
+
+    slots: Annotated[int, Meta(ge=1, le=100_000, extra={"env": "MAX_CONCURRENT_EXECUTIONS"})] = 10
+    """Jobs that run at once."""
+    queue: Annotated[int, Meta(ge=0, le=10_000_000)] = 1000
+    """Jobs that may wait for a slot; one more is told to come again later."""
+    queue_ttl_s: Annotated[float, Meta(gt=0, le=604_800)] = 60.0
+    """How long a job waits for its sandbox before it has expired, in seconds. A job may ask for less."""
+    starts: Annotated[int, Meta(ge=1, le=100)] = 3
+    """How often a job is started at most, where its sandbox was lost or could not be started."""
+    result_ttl_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
+    """How long the result of a job with an id of its caller's is kept, in seconds."""
+    record_patience_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
+    """How long a store that fails is tried again, in seconds."""
+    sweep_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+    """Seconds between two removals of what has expired in the store."""
+    stream_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Pieces of output kept for a listener that is slow; it loses the further ones until it has caught up."""
+    grace_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    """How long jobs in hand may go on when the daemon stops, in seconds; the rest is given back."""
+
+
+class Scheduler:
+    """All jobs in hand. Made by `open_scheduler`."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        pools: Mapping[str, Pool],
+        records: Records,
+        *,
+        limits: LimitSettings,
+        settings: SchedulerSettings,
+        tasks: TaskGroup,
+    ) -> None:
+        self._pools = pools
+        self._records = records
+        self._limits = limits
+        self._settings = settings
+        self._tasks = tasks
+        self._slots = Slots(settings.slots, lambda lang: bool(pools[lang].failing()), self._notify)
+        self._carrier = Carrier(executor, pools, self._slots, records, starts=settings.starts, queue_ttl_s=settings.queue_ttl_s)
+        self._jobs: dict[tuple[str, str], InHand] = {}
+        self._draining = False
+        self._change = asyncio.Event()
+        self._dropped = 0
+        for pool in pools.values():
+            pool.recovered = self._slots.deal
+
+    async def submit(self, job: Job, *, owned: bool = False) -> AsyncGenerator[Event, None]:
+        """Run a job that is decoded and canonical: id, tenant and language code are set. Ends with its result.
+
+        `owned`: its caller gave the id, so it runs once for all who submit it. See `Services.submit` for what leaving and
+        cancelling do. Raises Saturated and Interrupted; neither leaves a trace of the job.
+        """
+        try:
+            in_hand = await self._admit(job, owned)
+        except Rejected as error:
+            yield Result(id=job.id, tenant=job.tenant, lang=job.lang, status="rejected", reason=str(error))
+            return
+        if isinstance(in_hand, Result):
+            yield in_hand
+            return
+        listener = in_hand.listen(job.stream, self._settings.stream_events)
+        try:
+            while True:
+                event = await listener.next(in_hand)
+                yield event
+                if isinstance(event, Result):
+                    return
+        except CancelledError:
+            in_hand.desert(listener, "interrupted" if self._draining else "cancelled")
+            raise
+        except GeneratorExit:
+            in_hand.leave(listener)
+            raise
+        finally:
+            self._dropped += listener.dropped
+
+    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+        """Cancel a job that is queued or running; its result, or that of a job that has ended, or None for no such job.
+
+        Raises StoreError, and Interrupted where the daemon stops meanwhile.
+        """
+        in_hand = self._jobs.get((tenant, job_id))
+        if in_hand is not None:
+            in_hand.stop("cancelled")
+            return await in_hand.over()
+        entry = await self._records.find(tenant, job_id)
+        if entry is None:
+            return None
+        known = entry.record
+        return await entry.end(Result(id=job_id, tenant=tenant, lang=known.lang, status="cancelled", reason=CANCELLED, starts=known.starts))
+
+    async def status(self, tenant: str, job_id: str) -> str | Result | None:
+        """`queued`, `running`, the result of a job that ended, or None for no such job. Raises StoreError."""
+        in_hand = self._jobs.get((tenant, job_id))
+        if in_hand is not None:
+            return in_hand.state
+        entry = await self._records.find(tenant, job_id)
+        return None if entry is None else entry.result or entry.record.state
+
+    def free(self) -> int:
+        """How many more jobs would get a slot if they came now."""
+        return 0 if self._draining else max(0, self._slots.free - len(self._carrier.arriving))
+
+    async def changed(self) -> None:
+        """Wait until `free()` or `draining()` may have changed."""
+        await self._change.wait()
+
+    def draining(self) -> bool:
+        """Whether no more jobs are taken."""
+        return self._draining
+
+    async def drain(self) -> None:
+        """Take no more jobs, let those in hand go on for the grace, then give the rest back. Returns when none is in hand."""
+        self._draining = True
+        self._notify()
+        try:
+            async with asyncio.timeout(self._settings.grace_s):
+                while self._jobs:
+                    await self.changed()
+        except TimeoutError:
+            log.warning("grace is over, giving jobs back", jobs=len(self._jobs))
+        await self.give_back()
+
+    async def give_back(self) -> None:
+        """Stop every job in hand, without a result, and wait until none is left, even where the caller is cancelled meanwhile."""
+        self._draining = True
+        for in_hand in self._jobs.values():
+            in_hand.stop("interrupted")
+        cancelled: CancelledError | None = None
+        while self._jobs:
+            try:
+                await self.changed()
+            except CancelledError as error:  # each job bounds its own end, so this ends as well
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def resize(self, lang: str, warm: int) -> None:
+        """Keep so many sandboxes of a language warm from now on."""
+        self._pools[lang].resize(warm)
+
+    def health(self) -> dict[str, Any]:
+        """Slots, jobs in hand, and each pool's state: plain data."""
+        return {
+            "slots": self._settings.slots,
+            "free": self.free(),
+            "running": self._slots.held,
+            "queued": self._slots.waiting,
+            "draining": self._draining,
+            "dropped_events": self._dropped,
+            "pools": {lang: pool.health() for lang, pool in self._pools.items()},
+        }
+
+    async def sweep(self) -> None:
+        """Keep the store in order, again and again: record what it did not take before, and remove what has expired."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_s)
+            try:
+                await self._records.settle_owed()
+                await self._records.patiently(self._records.kv.expire)
+            except StoreError as error:
+                log.warning("the key-value store fails", reason=str(error))
+
+    async def _admit(self, job: Job, owned: bool) -> InHand | Result:
+        """Take a job in hand, join the one that is, or find how it ended. Raises Rejected, Saturated and Interrupted."""
+        in_hand = self._jobs.get((job.tenant, job.id))
+        if in_hand is not None:
+            same_job(in_hand.job, job)
+            return in_hand
+        pool = self._pools.get(job.lang)
+        if pool is None:
+            raise Rejected(f"lang: {job.lang[:80]!r} is not run here: {', '.join(sorted(self._pools)) or 'no language is'}")
+        limits = effective(job, pool.language, self._limits)
+        check_input(job, self._limits)
+        refusal = self._refusal()
+        if refusal is not None:
+            result = await self._recorded(job) if owned else None
+            if result is None:
+                raise refusal
+            return result
+        in_hand = InHand(job, owned, asyncio.get_running_loop().time())
+        self._jobs[in_hand.key] = in_hand
+        self._carrier.arriving.add(in_hand)
+        carried = self._tasks.create_task(self._carrier.carry(in_hand, limits))
+        carried.add_done_callback(partial(self._ended, in_hand))
+        return in_hand
+
+    def _refusal(self) -> RunnerdError | None:
+        if self._draining:
+            return Interrupted("this daemon is stopping and takes no more jobs")
+        if len(self._jobs) < self._settings.slots + self._settings.queue:
+            return None
+        retry_s = min(60.0, max(0.1, self._settings.queue * self._carrier.mean_s / self._settings.slots))
+        return Saturated(f"{len(self._jobs)} jobs are running or waiting: try again in {retry_s:.1f} s", retry_s)
+
+    async def _recorded(self, job: Job) -> Result | None:
+        try:
+            return await self._records.result(job)
+        except StoreError:
+            return None  # then the job is refused for the reason that led here
+
+    def _ended(self, in_hand: InHand, _carried: asyncio.Task[None]) -> None:
+        del self._jobs[in_hand.key]
+        if not in_hand.ended:
+            in_hand.end(None)  # cancelled before it began
+        self._notify()
+
+    def _notify(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+
+@asynccontextmanager
+async def open_scheduler(  # noqa: PLR0917 - each is told by its type
+    executor: Executor,
+    languages: Mapping[str, Language],
+    kv: KeyValues,
+    limits: LimitSettings | None = None,
+    settings: SchedulerSettings | None = None,
+    pool_settings: PoolSettings | None = None,
+) -> AsyncGenerator[Scheduler, None]:
+    """Take jobs while the block is open. Leaving it without `drain` gives back what is in hand.
+
+    `languages`: by code. Raises ConfigError where a language's multipliers are impossible.
+    """
+    limits, settings, pool_settings = limits or LimitSettings(), settings or SchedulerSettings(), pool_settings or PoolSettings()
+    records = Records(
+        kv,
+        by=new_id(),
+        result_ttl_s=settings.result_ttl_s,
+        patience_s=settings.record_patience_s,
+        most_owed=settings.slots + settings.queue,
+    )
+    for language in languages.values():
+        try:
+            allowed(language, limits)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    failure: BaseException | None = None
+    async with AsyncExitStack() as stack:
+        pools: dict[str, Pool] = {}
+        for code, language in languages.items():
+            pools[code] = await stack.enter_async_context(open_pool(executor, language, pool_settings, settings.slots))
+        if pool_settings.warm_at_start:
+            for pool in pools.values():
+                await pool.warmed()
+        async with TaskGroup() as tasks:
+            scheduler = Scheduler(executor, pools, records, limits=limits, settings=settings, tasks=tasks)
+            sweep = tasks.create_task(scheduler.sweep())
+            try:
+                yield scheduler
+            except BaseException as error:  # noqa: BLE001 - raised again below: inside, the task group would wrap it
+                failure = error
+            finally:
+                await scheduler.give_back()
+                sweep.cancel()
+                with suppress(StoreError):
+                    await records.settle_owed()
+    if failure is not None:
+        raise failure

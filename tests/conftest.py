@@ -1,0 +1,56 @@
+"""Fixtures that more than one file uses: executors on this machine, at each level."""
+
+import importlib.metadata
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from hosting import hosted
+from runnerd import Language
+from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
+
+CELLS = 8
+ExecutorAt = Callable[[str], Awaitable[LocalExecutor]]
+
+
+def bundled_languages() -> dict[str, Language]:
+    """All languages of installed plugins, by code."""
+    found = {}
+    for entry in importlib.metadata.entry_points(group="runnerd"):
+        if ".languages." in entry.value:
+            found.update({language.code: language for language in entry.load().register_languages()})
+    return found
+
+
+@pytest.fixture(scope="session")
+def languages() -> dict[str, Language]:
+    """All languages of installed plugins, by code."""
+    return bundled_languages()
+
+
+@pytest.fixture(scope="session")
+async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorAt]:
+    """Gives an executor at exactly the level asked for, one per level and run of the suite; skips where this machine can't."""
+    opened: dict[str, LocalExecutor] = {}
+    async with AsyncExitStack() as stack:
+
+        async def at(level: str) -> LocalExecutor:
+            if level == "strong" and os.geteuid() != 0:
+                pytest.skip("level strong needs root")
+            if level not in opened:
+                context = open_local(LocalSettings(level=level), CELLS, languages.values())  # type: ignore[arg-type]
+                opened[level] = await stack.enter_async_context(hosted(context))
+            executor = opened[level]
+            assert executor.level == level, executor.reasons
+            return executor
+
+        yield at
+
+
+@pytest.fixture(scope="session")
+async def executor(languages: dict[str, Language]) -> AsyncGenerator[LocalExecutor]:
+    """An executor at the strongest level of this machine."""
+    async with hosted(open_local(LocalSettings(), CELLS, languages.values())) as opened:
+        yield opened

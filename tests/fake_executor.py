@@ -1,0 +1,139 @@
+"""An Executor in memory, for tests of what stands above it. A job's code is a line of words that tell the sandbox what to do.
+
+`hi` prints hi · `sleep 0.1` · `wait` until `executor.go` is set · `stream 3` writes three pieces · `lose` its sandbox goes away ·
+`lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` · `fail 3` exits with 3
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from runnerd import Event, Job, Language, Limits, Output, Rejected, Result, SandboxError, SandboxLost, Started, Usage
+
+
+class FakeSandbox:
+    def __init__(self, executor: "FakeExecutor", language: Language, number: int) -> None:
+        self.tenant = ""
+        self.language = language
+        self.number = number
+        self.runs = 0
+        self.closed = 0
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._executor = executor
+
+    def lose(self, reason: str = "taken away") -> None:
+        if not self.gone.done():
+            self.gone.set_result(reason)
+
+    async def lost(self) -> str:
+        return await asyncio.shield(self.gone)
+
+    async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
+        assert self.closed == 0, "runs in a sandbox that is closed"
+        assert language is self.language
+        self.runs += 1
+        assert self.runs == 1, "a sandbox is used once"
+        assert None not in (getattr(limits, name) for name in limits.__struct_fields__)
+        executor = self._executor
+        executor.starts[job.id] += 1
+        executor.running[job.id] += 1
+        executor.ran.append(job)
+        try:
+            yield Started(id=job.id, stage="run")
+            word, _, rest = (job.code or "").partition(" ")
+            match word:
+                case "sleep":
+                    await asyncio.sleep(float(rest))
+                case "wait":
+                    await executor.go.wait()
+                case "stream":
+                    for i in range(int(rest)):
+                        yield Output(id=job.id, stream="stdout", seq=i + 1, text=f"{i}\n")
+                        await asyncio.sleep(0)
+                case "lose" if not rest or executor.starts[job.id] <= int(rest):
+                    self.lose("the sandbox blew up")
+                    raise SandboxLost("the sandbox blew up")
+                case "crash":
+                    raise ZeroDivisionError("a defect")
+                case "nothing":
+                    return
+                case "refuse":
+                    raise Rejected("code: not this one")
+                case "fail":
+                    yield Result(status="failed", exit_code=int(rest))
+                    return
+            yield Result(status="ok", exit_code=0, stdout="hi\n", usage=Usage(ran_ms=1.0))
+        finally:
+            executor.running[job.id] -= 1
+
+
+class FakeExecutor:
+    name = "fake"
+    level = "none"
+
+    def __init__(self, *, start_s: float = 0.0, close_s: float = 0.0, fails: Callable[[], bool] = lambda: False) -> None:
+        self.start_s = start_s
+        self.close_s = close_s
+        self.fails = fails
+        self.reason = "no room on this machine"
+        self.sandboxes: dict[FakeSandbox, None] = {}
+        self.closed: list[FakeSandbox] = []
+        self.alive = 0
+        """Sandboxes that exist, those that start or end among them."""
+        self.most_alive = 0
+        self.tried = 0
+        self.starts: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.ran: list[Job] = []
+        self.go = asyncio.Event()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+
+    @asynccontextmanager
+    async def sandbox(self, language: Language) -> AsyncGenerator[FakeSandbox, None]:
+        self.tried += 1
+        self.alive += 1
+        self.most_alive = max(self.most_alive, self.alive)
+        sandbox = FakeSandbox(self, language, self.tried)
+        try:
+            await asyncio.sleep(self.start_s)
+            await self.may_start.wait()
+            if self.fails():
+                raise SandboxError(self.reason)
+            self.sandboxes[sandbox] = None
+            try:
+                yield sandbox
+            finally:
+                sandbox.closed += 1
+                del self.sandboxes[sandbox]
+                self.closed.append(sandbox)
+                await asyncio.sleep(self.close_s)
+                await self.may_close.wait()
+        finally:
+            self.alive -= 1
+
+
+def sometimes(seed: int, share: float) -> Callable[[], bool]:
+    """True in `share` of calls, the same for the same seed."""
+    chance = random.Random(seed)
+    return lambda: chance.random() < share
+
+
+def a_language(code: str = "py", warm: int = 0, **fields: object) -> Language:
+    """A language for tests."""
+    filled = {"name": code, "filename": f"main.{code}", "run": (code,), "image": code, "version": (code, "--version"), "hello": "hi"} | fields
+    return Language(code=code, warm=warm, **filled)  # type: ignore[arg-type]
+
+
+async def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    """Wait for a condition, giving other tasks their turn; fails with what it waited for."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s:g} s in vain: {what}") from None

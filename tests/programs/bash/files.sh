@@ -1,0 +1,1 @@
+cp in.txt out.txt

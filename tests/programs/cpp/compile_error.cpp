@@ -1,0 +1,1 @@
+int main() { int answer = "forty-two"; }

@@ -1,0 +1,3 @@
+#include <filesystem>
+
+int main() { std::filesystem::copy_file("in.txt", "out.txt"); }

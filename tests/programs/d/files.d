@@ -1,0 +1,6 @@
+import std.file;
+
+void main()
+{
+    copy("in.txt", "out.txt");
+}

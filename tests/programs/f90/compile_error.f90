@@ -1,0 +1,5 @@
+program wrong
+    implicit none
+    integer :: answer
+    answer = "forty-two"
+end program wrong

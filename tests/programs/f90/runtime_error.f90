@@ -1,0 +1,3 @@
+program fail
+    error stop "boom"
+end program fail

@@ -1,0 +1,3 @@
+program greet
+    print "(a)", "žluťoučký 雪 🎉"
+end program greet

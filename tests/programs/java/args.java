@@ -1,0 +1,5 @@
+class Arguments {
+    public static void main(String[] args) throws Exception {
+        for (String arg : args) System.out.println(arg);
+    }
+}

@@ -1,0 +1,5 @@
+public class Wrong {
+    public static void main(String[] args) throws Exception {
+        int answer = "forty-two";
+    }
+}

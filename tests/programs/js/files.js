@@ -1,0 +1,3 @@
+const fs = require("fs")
+
+fs.writeFileSync("out.txt", fs.readFileSync("in.txt"))

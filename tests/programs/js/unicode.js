@@ -1,0 +1,1 @@
+console.log("žluťoučký 雪 🎉")

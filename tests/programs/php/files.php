@@ -1,0 +1,2 @@
+<?php
+copy("in.txt", "out.txt");

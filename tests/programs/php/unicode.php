@@ -1,0 +1,2 @@
+<?php
+echo "žluťoučký 雪 🎉\n";

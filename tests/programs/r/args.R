@@ -1,0 +1,1 @@
+for (arg in commandArgs(TRUE)) cat(arg, "\n", sep = "")

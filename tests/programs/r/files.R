@@ -1,0 +1,1 @@
+writeLines(readLines("in.txt"), "out.txt")

@@ -1,0 +1,8 @@
+use std::{thread, time::Duration};
+
+fn main() {
+    println!("started");
+    loop {
+        thread::sleep(Duration::from_secs(1));
+    }
+}

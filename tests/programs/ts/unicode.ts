@@ -1,0 +1,2 @@
+const greeting: string = "žluťoučký 雪 🎉"
+console.log(greeting)
