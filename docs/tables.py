@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
+import typer
+
 from runnerd import hookspecs, job
+from runnerd.__main__ import app
 from runnerd.config.reference import reference
 from runnerd.config.seed import LATER
 from runnerd.executors import canaries
@@ -52,6 +55,16 @@ def later() -> str:
     for name, reason in LATER.items():
         names.setdefault(reason, []).append(name)
     return table(("Variables", "Why"), ((" ".join(map(code, group)), reason) for reason, group in names.items()))
+
+
+def commands() -> str:
+    """Every command in the words of its own help."""
+    context = typer.Context(typer.main.get_command(app))
+    rows = []
+    for name, command in sorted(context.command.commands.items()):  # type: ignore[attr-defined]
+        below = " ".join(map(code, getattr(command, "commands", ())))
+        rows.append((code(f"runnerd {name}") + (f": {below}" if below else ""), (command.help or "").partition("\n\n")[0]))
+    return table(("Command", "What it does"), rows)
 
 
 def statuses() -> str:
@@ -100,7 +113,15 @@ def _documented(module: object, name: str) -> str:
     raise LookupError(f"{name} has no docstring")
 
 
-TABLES = {"settings": settings, "later": later, "statuses": statuses, "languages": languages, "hooks": hooks, "probes": probes}
+TABLES = {
+    "commands": commands,
+    "settings": settings,
+    "later": later,
+    "statuses": statuses,
+    "languages": languages,
+    "hooks": hooks,
+    "probes": probes,
+}
 
 
 def written(readme: str) -> str:

@@ -8,7 +8,10 @@ import typer
 from . import __version__
 from .commands.check import check
 from .commands.config import config
+from .commands.demo import demo
+from .commands.languages import languages
 from .commands.plugins import plugins
+from .commands.run import run
 from .commands.serve import serve
 from .errors import ConfigError, RunnerdError
 
@@ -21,6 +24,9 @@ app = typer.Typer(
     epilog="Begin with [bold]runnerd serve[/bold] in one terminal, and [bold]echo 'print(6 * 7)' | runnerd run -[/bold] in another.",
 )
 app.command()(serve)
+app.command()(run)
+app.command()(languages)
+app.command()(demo)
 app.command()(plugins)
 app.command()(check)
 app.add_typer(config, name="config")

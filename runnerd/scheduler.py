@@ -126,7 +126,7 @@ class Scheduler:
         """`queued`, `running`, the result of a job that ended, or None for no such job. Raises StoreError."""
         in_hand = self._jobs.get((tenant, job_id))
         if in_hand is not None:
-            return in_hand.state
+            return in_hand.result or in_hand.state
         entry = await self._records.find(tenant, job_id)
         return None if entry is None else entry.result or entry.record.state
 

@@ -80,8 +80,8 @@ class Language(Struct, frozen=True, kw_only=True):
     def argv(self, command: tuple[str, ...], *, file: str, code: str, tmp: str, memory_bytes: int) -> tuple[str, ...]:
         """`compile` or `run` for the program `code` in `file`."""
         path = file if file[0].isalnum() or file[0] == "_" else "./" + file  # never taken for an option (-x.c) or a list of them (@x.c)
-        found = [re.search(pattern, code) for pattern in self.main_patterns or ("$^",)]
-        names = [match[1] if match else "" for match in found]
+        found = (re.search(pattern, code) for pattern in self.main_patterns)
+        names = [(match and match[1]) or "" for match in found] or [""]
         names[-1] = names[-1] or PurePosixPath(file).stem
         values = {
             "file": path,

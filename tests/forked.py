@@ -23,7 +23,7 @@ def in_child(function: Callable[..., Any], *args: Any) -> Any:
             signal.alarm(CHILD_S)
             try:
                 answer = (True, function(*args))
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - handed over to the parent
                 answer = (False, traceback.format_exc())
             _write_all(write, pickle.dumps(answer))
             code = 0
@@ -48,7 +48,7 @@ def ending(function: Callable[..., Any], *args: Any) -> int:
             signal.alarm(CHILD_S)
             function(*args)
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the child must not go on as a second test run
             traceback.print_exc()
         finally:
             os._exit(code)

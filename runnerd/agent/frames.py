@@ -3,10 +3,10 @@
     frame = header length (u32) · body length (u32) · header (JSON object) · body (raw)      big endian
 
     to the agent                                  from the agent
-    file   {name} body, more: true = goes on      ready   {level, enforced, missing, tenant, python}
+    file   {name} body, more: true = goes on      ready   {level, enforced, missing, tenant, tmp}
     run    {tenant, lang, stages, env, …}         started {stage}
     stdin  {} body, empty body = end of input     output  {stream, stage} body
-    cancel {}                                     ended   {stage, …}        a stage is over
+                                                  ended   {stage, …}        a stage is over
                                                   file    {name} body, more: true = goes on
                                                   skipped {name, reason}
                                                   done    {}                the job is over

@@ -36,7 +36,7 @@ class Lease:
         self._slot = slot
         if self._request is None:
             slot.user = _Waiting(self)
-            self.emit({"type": "ready", "tenant": slot.tenant, **self._server.description})
+            self.emit({"type": "ready", "tenant": slot.tenant, "tmp": self._server.options.tmp(slot.number), **self._server.description})
         else:
             self._start(slot, self._request)
 
@@ -59,9 +59,6 @@ class Lease:
         kind = header["type"]
         if kind == "run":
             self._take(header)
-        elif kind == "cancel":
-            if self._run is not None:
-                self._run.end("cancel")
         elif self._run is None:
             self._pending.append((header, body))
             self._channel.pause(len(self._pending) > PENDING_FRAMES)

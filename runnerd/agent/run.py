@@ -75,7 +75,7 @@ class Run:
         if self._request.get("stdin"):
             self._stdin_read, write = os.pipe()
             os.set_blocking(write, False)
-            self.stdin = Outbox(self._loop, write)
+            self.stdin = Outbox(self._loop, write, self._listener.child_room)
         self._next_stage()
 
     def _refuse_memory(self) -> None:
@@ -93,7 +93,7 @@ class Run:
         self._slot.send(pack({"name": name, "more": True} if header.get("more") else {"name": name}, body))
 
     def end(self, cause: str) -> None:
-        """End the stage that runs, because of `timeout`, `cancel`, `output` or `memory`."""
+        """End the stage that runs, because of `timeout` or `output`."""
         if not self._cause and not self._stage_over:
             self._cause = cause
             self._kill()
@@ -161,7 +161,7 @@ class Run:
             self._end_stage(code if code >= 0 else None, -code if code < 0 else None, cpu_ns, memory)
         if self._stages and self._succeeded:
             self._slot.fork(renew=False)
-        elif self._request["collect"]["files"] > 0 and self._stage["name"] == "run" and self._cause != "cancel":
+        elif self._request["collect"]["files"] > 0 and self._stage["name"] == "run":
             self._collecting = True
             self._slot.fork(renew=False)
         else:
@@ -177,7 +177,7 @@ class Run:
 
     def cell_lost(self, reason: str) -> None:
         """The whole cell is gone."""
-        if self._cause in ("timeout", "output", "memory", "cancel") and not self._stage_over:
+        if self._cause in ("timeout", "output", "memory") and not self._stage_over:
             self._end_stage(None, 9, 0, 0)
             self._finish(lost=True)
         elif not self._over:

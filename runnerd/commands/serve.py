@@ -1,8 +1,8 @@
 """`runnerd serve`: the daemon, until it is told to stop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,9 +11,11 @@ from .options import ConfigFile, Set
 if TYPE_CHECKING:
     import asyncio
 
-    from ..config import Config
+    from ..config import Config, Settings
     from ..daemon import Daemon
     from ..plugins import Plugins
+
+    First = Callable[[Settings, Daemon], Coroutine[Any, Any, bool]]
 
 
 def serve(*, file: ConfigFile = "", flags: Set = None) -> None:
@@ -25,6 +27,11 @@ def serve(*, file: ConfigFile = "", flags: Set = None) -> None:
 
       runnerd serve --set ingress.http.port=9000 --set scheduler.slots=4
     """
+    run_daemon(file, flags or ())
+
+
+def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) -> None:
+    """Run a daemon until it is told to stop, or until `first` returns False, which runs once it takes jobs."""
     import asyncio
 
     from ..config import load_config
@@ -33,25 +40,42 @@ def serve(*, file: ConfigFile = "", flags: Set = None) -> None:
     from ..plugins import find_plugins
 
     plugins = find_plugins()
-    config = load_config(plugins, file=file, flags=flags or ())
+    config = load_config(plugins, file=file, flags=flags)
     with open_log(config.settings.log):
         try:
-            asyncio.run(_serve(config, plugins))
+            asyncio.run(_serve(config, plugins, first))
         except* RunnerdError as group:
             raise _first(group) from None
 
 
-async def _serve(config: "Config", plugins: "Plugins") -> None:
+async def _serve(config: "Config", plugins: "Plugins", first: "First | None") -> None:
     from ..daemon import open_daemon
 
     with _signals() as came:
         async with open_daemon(config.settings, plugins) as daemon:
             for line in _welcome(config, daemon):
                 typer.echo(line)
-            await came.get()
-            typer.echo("Stopping: finishing the jobs in hand. Once more gives them back at once.")
+            if first is None or await _unless_stopped(first(config.settings, daemon), came):
+                await came.get()
+                typer.echo("Stopping: finishing the jobs in hand. Once more gives them back at once.")
             await _drain(daemon, came)
     typer.echo("Stopped.")
+
+
+async def _unless_stopped(first: Coroutine[Any, Any, bool], came: "asyncio.Queue[int]") -> bool:
+    """What `first` returns; a signal ends it early, and is left in the queue."""
+    import asyncio
+
+    async with asyncio.TaskGroup() as tasks:
+        result = tasks.create_task(first)
+        signal = tasks.create_task(came.get())
+        await asyncio.wait({result, signal}, return_when=asyncio.FIRST_COMPLETED)
+        result.cancel()
+        signal.cancel()
+    if signal.cancelled():
+        return result.result()
+    came.put_nowait(signal.result())
+    return True
 
 
 async def _drain(daemon: "Daemon", came: "asyncio.Queue[int]") -> None:

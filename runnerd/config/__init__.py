@@ -23,6 +23,8 @@ FILE = "runnerd.toml"
 """Read from the working directory, unless --config or RUNNERD_CONFIG names another file."""
 DOTENV = ".env"
 _FILE_VARIABLE = "RUNNERD_CONFIG"
+_NO_SETTINGS = (_FILE_VARIABLE, "RUNNERD_URL")
+"""Variables of the command line; the latter names the daemon that `runnerd run` speaks to."""
 _PREFIXES = ("POD_POOL_", "LANG_IMAGE_")
 
 
@@ -97,7 +99,7 @@ def _unknown(one: Assigned, paths: Mapping[str, object], findings: Findings) -> 
     elif one.name.startswith(_PREFIXES):
         code = one.name.removeprefix(_PREFIXES[0]).removeprefix(_PREFIXES[1]).lower()
         findings.missing("language", code, findings.plugins.languages, one.place)
-    elif one.name.startswith("RUNNERD_") and one.name != _FILE_VARIABLE:
+    elif one.name.startswith("RUNNERD_") and one.name not in _NO_SETTINGS:
         findings.problems.append(f"{one.place}: is no setting{closest(one.name, paths)}")
     elif one.rank < ENVIRONMENT and (near := closest(one.name, [*paths, *LATER])):
         findings.notes.append(f"{one.place}: is no setting{near}")

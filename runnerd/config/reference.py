@@ -15,7 +15,9 @@ from ..plugins import Plugins
 from . import Config
 from .schema import Setting, is_secret, settings_of, struct_of
 from .sources import Given, Path_, Table
+from .units import written
 
+REQUIRED = "(required)"
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 
 
@@ -39,12 +41,14 @@ def template(plugins: Plugins) -> str:
     """A `.env` file with every setting, commented out, each with its meaning and default."""
     lines = ["# Every setting of runnerd, with its default. Take the # away and change what you need; empty means default."]
     table = None
-    for setting, row in zip(settings_of(plugins), reference(plugins), strict=True):
+    for setting in settings_of(plugins):
         if setting.path[:-1] != table:
             table = setting.path[:-1]
             lines += ["", f"# --- {'.'.join(table) or 'runnerd'} ---"]
-        meaning = textwrap.wrap(row.meaning, 110, break_on_hyphens=False)
-        lines += ["", *(f"# {line}" for line in meaning), f"#{setting.names[-1]}={'' if row.default == '(required)' else row.default}"]
+        variable = setting.names[-1]
+        default = _default(setting, variable)
+        meaning = textwrap.wrap(meaning_of(setting.owner, setting.field.name), 110, break_on_hyphens=False)
+        lines += ["", *(f"# {line}" for line in meaning), f"#{variable}={'' if default == REQUIRED else default}"]
     return "\n".join([*lines, ""])
 
 
@@ -86,26 +90,13 @@ def _row(setting: Setting) -> Row:
     )
 
 
-def _default(setting: Setting) -> str:
+def _default(setting: Setting, variable: str = "") -> str:
     field = setting.field
     if field.default_factory is not NODEFAULT:
-        return _plain(field.default_factory())
+        return written(field.default_factory(), setting.unit, variable)
     if field.default is not NODEFAULT:
-        return _plain(field.default)
-    return "" if setting.path == ("state_dir",) else "(required)"
-
-
-def _plain(value: Any) -> str:
-    """A value as people write it in a variable."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return ""
-    if isinstance(value, tuple | list | set | frozenset):
-        return ",".join(_plain(item) for item in value)
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode() if value else ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return written(field.default, setting.unit, variable)
+    return "" if setting.path == ("state_dir",) else REQUIRED
 
 
 def _values(struct: Struct, path: Path_) -> Iterator[tuple[Path_, Any, bool]]:
@@ -132,7 +123,7 @@ def _places(table: Table, path: Path_) -> Iterator[tuple[Path_, str]]:
 
 
 def _masked(value: Any, *, secret: bool) -> str:
-    text = _plain(value)
+    text = written(value, "", "")
     return "********" if secret and text else _PASSWORD.sub(r"\1********@", text)
 
 

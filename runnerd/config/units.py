@@ -42,6 +42,22 @@ def value_of(given: object, type_: Any, unit: str, variable: str = "") -> object
         raise ValueError(_plain(str(error))) from None
 
 
+def written(value: object, unit: str, variable: str) -> str:
+    """A value as people would write it for `variable`; the inverse of `value_of`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        number = value / _bare(variable, unit) if _bare(variable, unit) != 1 else value
+        return f"{number:.12g}" if isinstance(number, float) else str(number)
+    if isinstance(value, tuple | list | set | frozenset):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode() if value else ""
+    return str(value)
+
+
 def _bare(variable: str, unit: str) -> float:
     scale = next((scale for ending, scale in _BARE.items() if variable.endswith(ending)), None)
     if scale is None:

@@ -144,7 +144,7 @@ class LocalExecutor:
                 self.reasons[level] = str(error)
                 continue
             self.level = level
-            found = await canaries.breaches(self._probe, self._user(level)) if level != PROCESS else []
+            found = await canaries.breaches(self.probe, self.user(level)) if level != PROCESS else []
             if not found:
                 return
             self.breaches[level] = found
@@ -161,7 +161,8 @@ class LocalExecutor:
             levels = tuple(level for level in levels if level != STRONG)
         return list(levels)
 
-    async def _probe(self, program: str) -> str:
+    async def probe(self, program: str) -> str:
+        """Run a Python program in a sandbox and return what it printed; empty where the sandbox was lost."""
         job = Job(id="canary", tenant="canary", lang="py", code=program)
         limits = Limits(
             wall_s=10, cpu_s=10, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=65536, file_bytes=1 << 20, files=1
@@ -192,7 +193,7 @@ class LocalExecutor:
             tmp_bytes=settings.tmp_bytes,
             recycle_jobs=settings.recycle_jobs,
         )
-        user = self._user(level)
+        user = self.user(level)
         if user is not None:
             os.chown(scratch, user, user)
         process = await asyncio.create_subprocess_exec(
@@ -217,7 +218,7 @@ class LocalExecutor:
             raise
         return agent
 
-    def _user(self, level: str) -> int | None:
+    def user(self, level: str) -> int | None:
         """Whom the agent runs as; None for ourselves."""
         return self._settings.user if os.geteuid() == 0 and level != STRONG else None
 
@@ -296,6 +297,7 @@ class LocalSandbox:
 
     def __init__(self, wire: Wire, ready: dict[str, Any], cpu_cores: float) -> None:
         self.tenant: str = ready["tenant"]
+        self._tmp: str = ready["tmp"]
         self._wire = wire
         self._cpu_cores = cpu_cores
         self._info = SandboxInfo(
@@ -310,8 +312,7 @@ class LocalSandbox:
         """Run the job; ends with its Result. Raises SandboxLost."""
         wire = self._wire
         asked = time.monotonic()
-        _, frames = request.build(job, language, limits, self._cpu_cores, warm_python=True)
-        wire.send_all(frames)
+        wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
         outcome = Outcome(job, limits, self._info)
         prepared_ms = 0.0
         while True:

@@ -13,7 +13,6 @@ CAUSES: dict[str, tuple[Status, str | None, str]] = {
     "output": ("limit", "output_bytes", "wrote far more than the {limits.output_bytes} bytes of output that are kept"),
     "memory": ("oom", "memory_bytes", "used more than {limits.memory_bytes} bytes of memory"),
     "workspace": ("limit", "workspace_bytes", "its files do not fit into the sandbox's workspace"),
-    "cancel": ("cancelled", None, "cancelled"),
     "input": ("rejected", None, "its files could not be written: {detail}"),
     "start": ("dead", None, "{detail}"),
 }

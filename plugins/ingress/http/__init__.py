@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from runnerd import Ingress, Services, hookimpl
 
-from . import app, server
+from . import access, app, server
 from .keys import open_keys, spelt_keys
 
 
@@ -58,6 +58,10 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Http(host={self.host!r}, port={self.port})"  # never the keys
 
+    def listens(self) -> tuple[tuple[str, int], ...]:
+        """See `Ingress.listens`."""
+        return ((self.host, self.port),)
+
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take requests while the block is open. Raises IngressError and ConfigError."""
@@ -74,7 +78,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
         routes = app.create_app(services, tenant=self.tenant, keys=keys, bounds=bodies, page=page, closing=closing)
         with server.bind(self.host, self.port) as listener:
             address = server.url_of(listener)
-            async with server.serve(routes, listener, connections, closing):
+            async with server.serve(access.logged(routes), listener, connections, closing):
                 yield f"{address} ({notice})"
 
 

@@ -18,7 +18,7 @@ from litestar.params import Body
 from litestar.types import Guard
 from msgspec import Struct
 
-from runnerd import Job, Rejected, Result, RunnerdError, Saturated, Services
+from runnerd import Interrupted, Job, Rejected, Result, RunnerdError, Saturated, Services
 
 from .exec import ExecAnswer, ExecRequest, Malformed, Problem, answer_of, decode_request, job_of, problem_of
 from .health import health_routes
@@ -27,6 +27,8 @@ from .keys import Keys, Refused
 log = structlog.get_logger("runnerd.http")
 
 ERROR_TYPES = {404: "resource_not_found", 408: "timeout", 413: "resource_exhausted", 422: "validation"}
+RETRY_AFTER_S = 5.0
+"""When those are told to try again who came while the daemon stops."""
 CLIENT_GONE = 499
 """For nobody: the connection is closed."""
 
@@ -57,6 +59,7 @@ def create_app(services: Services, *, tenant: str, keys: Keys, bounds: Bounds, p
             Malformed: _malformed,
             Rejected: _rejected,
             Saturated: _saturated,
+            Interrupted: _interrupted,
             HTTPException: _http_error,
             Exception: _failure,
         },
@@ -114,7 +117,7 @@ def _exec_route(services: Services, tenant: str, closing: asyncio.Event, guard: 
     async def exec_job(data: Annotated[ExecRequest, Body()], request: Request[Any, Any, Any]) -> Response[ExecAnswer]:
         """Run a program and answer with how it ended. An `Idempotency-Key` makes a repeated request answer the same."""
         if services.draining():
-            raise Saturated("draining: this daemon takes no more jobs", retry_after_s=5)
+            raise Saturated("draining: this daemon takes no more jobs", retry_after_s=RETRY_AFTER_S)
         job = job_of(data, tenant, request.headers.get("idempotency-key", ""))
         result = await _result(services, job, request, closing)
         if result is None:
@@ -139,7 +142,7 @@ async def _result(services: Services, job: Job, request: Request[Any, Any, Any],
     async def watch_closing() -> None:
         nonlocal failure
         await closing.wait()
-        failure = Saturated("this daemon stops, and the job with it: send it again", retry_after_s=5)
+        failure = Saturated("this daemon stops, and the job with it: send it again", retry_after_s=RETRY_AFTER_S)
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
@@ -182,6 +185,11 @@ def _saturated(_: Request[Any, Any, Any], error: Saturated) -> Response[Problem]
     after = max(1, math.ceil(error.retry_after_s))
     problem = Problem(error=str(error), error_type="service_unavailable", retry_after_seconds=after)
     return _problem(problem, 503, {"Retry-After": str(after)})
+
+
+def _interrupted(request: Request[Any, Any, Any], error: Interrupted) -> Response[Problem]:
+    """Given back without a result: the same as no room."""
+    return _saturated(request, Saturated(str(error), retry_after_s=RETRY_AFTER_S))
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

@@ -17,7 +17,7 @@ FILE = "api-key"
 LOG_EVERY_S = 10.0
 """Refused requests are logged at most once in so many seconds, with their number."""
 
-log = structlog.get_logger("runnerd.http")
+log = structlog.get_logger("runnerd.security")
 
 
 class Refused(Exception):

@@ -11,7 +11,7 @@ import anyio
 import h11
 import uvicorn
 from anyio.abc import TaskStatus
-from litestar import Litestar
+from litestar.types import ASGIApp
 from msgspec import Struct
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -56,7 +56,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serve(app: Litestar, listener: socket.socket, bounds: Bounds, closing: asyncio.Event) -> AsyncGenerator[None]:
+async def serve(app: ASGIApp, listener: socket.socket, bounds: Bounds, closing: asyncio.Event) -> AsyncGenerator[None]:
     """Answer requests while the block is open; then take no more, finish those in hand, and close.
 
     Cancelled, it sets `closing` for the requests in hand, and ends those that don't heed it in time.
@@ -76,7 +76,7 @@ async def serve(app: Litestar, listener: socket.socket, bounds: Bounds, closing:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: Litestar, bounds: Bounds, closing: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, bounds: Bounds, closing: asyncio.Event) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

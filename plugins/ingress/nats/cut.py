@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from runnerd import Output, Result, Skipped, Stage
+from runnerd import File, Output, Result, Skipped, Stage
 
-Encode = Callable[[Result | Output], bytes]
+Encode = Callable[[Result | Output | File], bytes]
 
 _SKIPPED = 100
 """Names of skipped files that a cut result still tells."""
@@ -43,16 +43,16 @@ def cut_output(output: Output, encode: Encode, most: int) -> bytes | None:
 
 def _without_files(result: Result, body: bytes, encode: Encode, most: int) -> tuple[Result, bytes]:
     """Leave out the largest files until the rest fits, or none is left."""
-    files = sorted(result.files, key=lambda file: len(file.content))
+    files = sorted(((len(encode(file)), file.name) for file in result.files))
     reason = f"the result is larger than a message of this bus ({most} bytes)"
     skipped = list(result.skipped)
     excess = len(body) - most
     while files and excess > 0:
         while files and excess > 0:
-            left_out = files.pop()
-            excess -= len(left_out.content)
-            skipped.append(Skipped(name=left_out.name, reason=reason))
-        kept = {file.name for file in files}
+            size, name = files.pop()
+            excess -= size
+            skipped.append(Skipped(name=name, reason=reason))
+        kept = {name for _, name in files}
         result = replace(result, files=tuple(file for file in result.files if file.name in kept), skipped=_told(skipped))
         body = encode(result)
         excess = len(body) - most

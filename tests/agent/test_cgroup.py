@@ -1,0 +1,493 @@
+"""Control groups: made, seen to hold, and gone afterwards."""
+
+import errno
+import fcntl
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from forked import errno_of, in_child, wait_until
+from runnerd.agent import cgroup, cgroup_places, linux
+from runnerd.agent.cgroup_group import Group2, tree_removed
+
+OWN = cgroup_places.own_directories()
+MEMORY = 64 << 20
+PLAIN_USER = 65_532
+
+
+def _ours() -> set[str]:
+    """Groups of this test run, wherever they are."""
+    places = {place for place in OWN.values() if os.path.isdir(place)}
+    return {f"{place}/{name}" for place in places for name in os.listdir(place) if name.startswith(f"runnerd-{os.getpid()}-")}
+
+
+@pytest.fixture
+def backend():
+    reasons: list[str] = []
+    found = cgroup.find(reasons)
+    if found is None:
+        pytest.skip("; ".join(reasons))
+    yield found
+    found.close()
+    assert _ours() == set()
+
+
+@pytest.fixture
+def group(backend):
+    return backend.group("cell-0")
+
+
+def _enter(group) -> None:
+    for fd in group.entries():
+        os.write(fd, b"0")
+
+
+def _needs(backend, *limits: str) -> None:
+    missing = set(limits) - set(backend.enforced)
+    if missing:
+        pytest.skip(f"cannot be limited here: {', '.join(missing)}")
+
+
+def test_found_by_doing(backend):
+    if os.getuid() == 0:
+        assert backend.enforced == ("memory", "processes", "cpu")
+    assert {Path(place).name for place in _ours()} == {next(iter(_ours())).rpartition("/")[2]}
+
+
+def test_too_much_memory_is_told_from_other_kills(backend, group):
+    _needs(backend, "memory")
+    group.limit(MEMORY, 20, None)
+    group.reset()
+
+    def fill():
+        _enter(group)
+        kept = []
+        while True:
+            kept.append(bytearray(1 << 20))
+
+    with pytest.raises(AssertionError, match="ended with -9"):
+        in_child(fill)
+    usage = group.usage()
+    assert usage.oom_kills == 1
+    assert usage.memory_bytes == pytest.approx(MEMORY, rel=0.05)
+    assert usage.cpu_ns > 0
+    group.reset()
+    assert group.usage().oom_kills == 0
+    assert group.usage().memory_bytes < MEMORY // 2
+
+
+def test_files_in_memory_count(backend, group, tmp_path):
+    _needs(backend, "memory")
+    group.limit(MEMORY, 20, None)
+
+    def fill():
+        _enter(group)
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        linux.mount("tmpfs", tmp_path, "tmpfs", 0, "size=1g")
+        with open(tmp_path / "big", "wb") as file:
+            for _ in range(256):
+                file.write(bytes(1 << 20))
+
+    with pytest.raises(AssertionError, match="ended with -9"):
+        in_child(fill)
+    assert group.usage().oom_kills == 1
+
+
+def test_limits_can_be_raised_and_lowered(backend, group):
+    _needs(backend, "memory", "processes", "cpu")
+    for memory, processes, cores in ((MEMORY, 20, 1.0), (2 * MEMORY, 40, 0.5), (MEMORY // 2, 10, 2), (None, None, None), (MEMORY, 20, 1.0)):
+        group.limit(memory, processes, cores)
+    if backend.version == 1:
+        directories = group._directories
+        assert int(Path(directories["memory"], "memory.limit_in_bytes").read_text()) == MEMORY
+        assert int(Path(directories["memory"], "memory.memsw.limit_in_bytes").read_text()) == MEMORY
+        assert int(Path(directories["cpu"], "cpu.cfs_quota_us").read_text()) == 20_000
+        assert int(Path(directories["cpu"], "cpu.cfs_period_us").read_text()) == 20_000
+    assert int(Path(group._directories["pids"], "pids.max").read_text()) == 20
+
+
+def test_a_limit_below_what_is_in_use_is_refused(backend, group):
+    _needs(backend, "memory")
+    if backend.version == 2:
+        pytest.skip("version 2 kills instead")
+
+    def use():
+        _enter(group)
+        kept = bytearray(48 << 20)
+        refused = errno_of(group.limit, 8 << 20, None, None)
+        return refused, len(kept), errno_of(group.limit, MEMORY, None, None)
+
+    assert in_child(use) == (errno.EBUSY, 48 << 20, 0)
+
+
+def test_processes_and_threads_are_counted_together(backend, group):
+    _needs(backend, "processes")
+    group.limit(None, 8, None)
+    group.reset()
+
+    def start():
+        _enter(group)
+        pids, stop = [], threading.Event()
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            pids.append(pid)
+        threads = []
+        try:
+            for _ in range(20):
+                threads.append(threading.Thread(target=stop.wait))
+                threads[-1].start()
+        except RuntimeError:
+            threads.pop()
+        stop.set()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        return 1 + len(pids) + len(threads)
+
+    assert in_child(start) == 8
+    assert group.usage().pids_refused >= 1
+    group.reset()
+    assert group.usage().pids_refused == 0
+
+
+def test_cpu_time_of_all_descendants_is_counted(group):
+    group.reset()
+
+    def burn():
+        _enter(group)
+        if os.fork() == 0:
+            while os.times().user < 0.1:
+                pass
+            os._exit(0)
+        os.wait()
+
+    in_child(burn)
+    assert group.usage().cpu_ns >= 90_000_000
+    group.reset()
+    assert group.usage().cpu_ns < 90_000_000
+
+
+def test_a_cell_enters_from_another_root_and_sees_no_path_of_the_host(backend, group, tmp_path):
+    def run():
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        linux.mount("tmpfs", tmp_path, "tmpfs")
+        for name in ("old", "proc"):
+            (tmp_path / name).mkdir()
+        linux.mount("/proc", tmp_path / "proc", None, linux.MS_BIND | linux.MS_REC)
+        linux.pivot_root(tmp_path, tmp_path / "old")
+        linux.umount("/old", linux.MNT_DETACH)
+        _enter(group)
+        before = Path("/proc/self/cgroup").read_text()
+        linux.unshare(linux.CLONE_NEWCGROUP)
+        return before, Path("/proc/self/cgroup").read_text()
+
+    before, after = in_child(run)
+    assert before.count("/cell-0\n") == len(set(group._directories.values()))
+    assert "runnerd" not in after
+    assert {line.rpartition(":")[2] for line in after.splitlines()} == {"/"}
+
+
+def _start_chain(group) -> None:
+    """A process in the group that is replaced by a child again and again, in sessions of their own."""
+    if os.fork() == 0:
+        os.setsid()
+        _enter(group)
+        while True:
+            try:
+                if os.fork():
+                    os._exit(0)
+            except OSError:
+                pass
+
+
+def _empty(group) -> bool:
+    return not any(cgroup_places.processes(path) for path in group._paths)
+
+
+def test_all_that_is_in_a_group_is_killed(group):
+    group.limit(None, 64, None)
+
+    def run():
+        linux.set_child_subreaper()
+        for _ in range(3):
+            _start_chain(group)
+        wait_until(lambda: not _empty(group), "the chains to start")
+        _wait_until_killed(group)
+
+    in_child(run)
+    assert group.remove()
+
+
+def _wait_until_killed(group) -> None:
+    def gone() -> bool:
+        group.kill()
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return _empty(group)
+        return False
+
+    wait_until(gone, "all processes of the group to be gone")
+
+
+def test_a_group_in_use_is_removed_later(group):
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _enter(group)
+        os.write(write, b"in")
+        signal.pause()
+        os._exit(0)
+    os.read(read, 2)
+    paths = group._paths
+    group.kill()
+    wait_until(group.remove, "the group to be removed")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert not any(os.path.exists(path) for path in paths)
+    os.close(read)
+    os.close(write)
+
+
+def test_closing_kills_what_is_left(backend):
+    group = backend.group("cell-1")
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _enter(group)
+        os.write(write, b"in")
+        signal.pause()
+        os._exit(0)
+    os.read(read, 2)
+    before = len(os.listdir("/proc/self/fd"))
+    group._close()
+    backend.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert _ours() == set()
+    assert len(os.listdir("/proc/self/fd")) < before
+    os.close(read)
+    os.close(write)
+
+
+def test_the_same_name_twice_is_refused_and_harms_nothing(backend, group):
+    with pytest.raises(FileExistsError):
+        backend.group("cell-0")
+    assert all(os.path.isdir(path) for path in group._paths)
+
+
+def test_groups_of_dead_agents_are_removed_and_those_of_live_ones_kept(backend):
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    place = os.path.dirname(sorted(_ours())[0])
+    stale = Path(place, f"runnerd-{dead}-0abc")
+    (stale / "cell-0").mkdir(parents=True)
+    others = Path(place, "runnerd-main-0abc")
+    others.mkdir()
+    try:
+        ours = _ours()
+        second = cgroup.find()
+        assert second is not None
+        assert not stale.exists()
+        assert ours < _ours()
+        assert others.exists()
+        second.close()
+        assert _ours() == ours
+    finally:
+        others.rmdir()
+
+
+def test_a_stale_group_with_a_lock_is_somebody_elses(backend):
+    """An agent in another PID namespace: no process of its number is to be seen here."""
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    name = next(iter(_ours()))
+    foreign = Path(os.path.dirname(name), f"runnerd-{dead}-0abc")
+    foreign.mkdir()
+    fd = os.open(foreign, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        cgroup.find().close()
+        assert foreign.exists()
+    finally:
+        os.close(fd)
+        foreign.rmdir()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_an_ordinary_user_is_told_why_not():
+    def run():
+        os.setgroups([])
+        os.setresgid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
+        os.setresuid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
+        reasons: list[str] = []
+        return cgroup.find(reasons) is None, reasons
+
+    none, reasons = in_child(run)
+    assert none
+    assert reasons
+    if "memory" in OWN:
+        assert [reason.partition(":")[0] for reason in reasons if "no group can be made" in reason] == ["cpu", "memory", "pids"]
+
+
+@pytest.mark.skipif("memory" not in OWN or os.getuid() != 0, reason="needs version 1 and root, to give a directory away")
+def test_a_directory_given_to_an_ordinary_user_is_enough():
+    given = {name: Path(OWN[name], f"given-{os.getpid()}") for name in ("memory", "pids")}
+    for path in given.values():
+        path.mkdir()
+        for entry in (path, path / "cgroup.procs", path / "tasks"):
+            os.chown(entry, PLAIN_USER, PLAIN_USER)
+    try:
+
+        def run():
+            for path in given.values():
+                (path / "cgroup.procs").write_text("0")
+            os.setgroups([])
+            os.setresgid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
+            os.setresuid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
+            found = cgroup.find()
+            found.close()
+            return found.enforced
+
+        assert in_child(run) == ("memory", "processes")
+    finally:
+        for path in given.values():
+            wait_until(lambda path=path: tree_removed(str(path)), "the directory to be empty")
+
+
+# Version 2
+
+
+@pytest.fixture
+def own2():
+    """A version 2 group as if a service manager had made it for us; without `memory`, but its rules are the same."""
+    if "cgroup" not in OWN or os.getuid() != 0:
+        pytest.skip("needs a version 2 hierarchy and root")
+    if "hugetlb" not in cgroup_places.controllers(OWN["cgroup"]):
+        pytest.skip("needs a controller in the version 2 hierarchy to divide")
+    had = "hugetlb" in Path(OWN["cgroup"], "cgroup.subtree_control").read_text()
+    cgroup_places.hand_on(OWN["cgroup"], ["hugetlb"])
+    place = Path(OWN["cgroup"], f"service-{os.getpid()}")
+    place.mkdir()
+    yield place
+    wait_until(lambda: tree_removed(str(place)), "the group to be empty")
+    if not had:
+        Path(OWN["cgroup"], "cgroup.subtree_control").write_text("-hugetlb")
+
+
+def _in(place: Path) -> None:
+    (place / "cgroup.procs").write_text("0")
+
+
+def test_our_own_group_is_divided_after_our_family_has_moved(own2):
+    def run():
+        _in(own2)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        reasons: list[str] = []
+        place = cgroup_places.delegated(str(own2), ["hugetlb", "memory"], reasons)
+        again = cgroup_places.delegated(cgroup_places.own_directories()["cgroup"], ["hugetlb"], reasons)
+        answer = (place, again, reasons, cgroup_places.processes(f"{own2}/{cgroup_places.LEAF}") == [os.getpid(), child])
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        backend = cgroup.Backend(2, {"cgroup": str(own2)}, reasons)
+        group = backend.group("cell-0")
+        in_child(lambda: _enter(group))
+        used = group.usage()
+        group.remove()
+        backend.close()
+        return (*answer, used.cpu_ns > 0, used.memory_bytes)
+
+    assert in_child(run) == (str(own2), str(own2), [], True, True, None)
+
+
+def test_a_group_with_strangers_is_left_alone(own2):
+    stranger = os.fork()
+    if stranger == 0:
+        _in(own2)
+        signal.pause()
+        os._exit(0)
+
+    def run():
+        wait_until(lambda: cgroup_places.processes(str(own2)), "the stranger")
+        _in(own2)
+        reasons: list[str] = []
+        return cgroup_places.delegated(str(own2), ["hugetlb"], reasons), reasons
+
+    place, reasons = in_child(run)
+    os.kill(stranger, signal.SIGKILL)
+    os.waitpid(stranger, 0)
+    assert place is None
+    assert reasons == [f"{own2} also holds process {stranger}: start runnerd in a group of its own (systemd: Delegate=yes)"]
+
+
+def test_limits_in_version_2(tmp_path):
+    """What is written where, on plain files: whether a kernel holds to it is another test's matter."""
+    group = Group2.__new__(Group2)
+    group._directories = dict.fromkeys(("cgroup", "memory", "pids", "cpu"), str(tmp_path))
+    group._files, group._written = {}, {}
+    for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max"):
+        (tmp_path / name).write_text("")
+    group.limit(MEMORY, 20, 0.5)
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {"memory.max": str(MEMORY), "memory.swap.max": "0", "pids.max": "20", "cpu.max": "10000 20000"}
+    for fd in group._files.values():
+        os.close(fd)
+
+
+def test_version_2_holds_limits():
+    if "memory" not in cgroup_places.controllers(OWN.get("cgroup", "")):
+        pytest.skip("this kernel's version 2 hierarchy has no memory controller: it is held by version 1, or there is none")
+    found = cgroup.find()
+    assert found is not None
+    assert found.version == 2
+    assert "memory" in found.enforced
+    found.close()
+
+
+# Finding one's place
+
+
+def _places(tmp_path, groups: str, mounts: str) -> dict[str, str]:
+    (tmp_path / "cgroup").write_text(groups)
+    (tmp_path / "mountinfo").write_text(mounts)
+    return cgroup_places.own_directories(str(tmp_path))
+
+
+def test_place_in_version_2_alone(tmp_path):
+    mounts = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+    places = _places(tmp_path, "0::/system.slice/runnerd.service\n", mounts)
+    assert places == {"cgroup": "/sys/fs/cgroup/system.slice/runnerd.service"}
+
+
+def test_place_in_both_versions(tmp_path):
+    mounts = (
+        "30 23 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+        "31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "32 23 0:28 / /sys/fs/cgroup/my\\040unified rw - cgroup2 cgroup2 rw\n"
+        "33 23 0:29 / /tmp rw - tmpfs tmpfs rw\n"
+    )
+    places = _places(tmp_path, "5:memory:/a\n4:cpu,cpuacct:/\n1:name=systemd:/b\n0::/c\n", mounts)
+    cpu = "/sys/fs/cgroup/cpu,cpuacct"
+    assert places == {"memory": "/sys/fs/cgroup/memory/a", "cpu": cpu, "cpuacct": cpu, "cgroup": "/sys/fs/cgroup/my unified/c"}
+
+
+def test_place_in_a_container_that_sees_its_own_part(tmp_path):
+    mounts = "30 23 0:26 /docker/1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n31 23 0:26 /docker/2 /other ro - cgroup2 cgroup rw\n"
+    assert _places(tmp_path, "5:memory:/docker/1/in\n0::/docker/1\n", mounts) == {"memory": "/sys/fs/cgroup/memory/in"}
+
+
+def test_no_place_outside_of_a_cgroup_namespace(tmp_path):
+    mounts = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    assert _places(tmp_path, "0::/../other\n", mounts) == {}

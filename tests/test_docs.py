@@ -1,0 +1,196 @@
+"""README.md against the code: its tables are generated, its examples run or are read by what would read them."""
+
+import asyncio
+import configparser
+import importlib.util
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+
+from distributions import site
+from runnerd import Job, decode_job, decode_result, encode
+from runnerd.__main__ import app
+from runnerd.config import load_config
+from runnerd.daemon import open_daemon
+from runnerd.executors.local import LEVELS
+from runnerd.plugins import find_plugins
+from runnerd.scheduler import SchedulerSettings
+from seed_variables import NAMES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLE = re.compile(r"<!-- example: ([a-z-]+) -->\n```[a-z]*\n(.*?)```", re.DOTALL)
+EXAMPLES: dict[str, str] = dict(EXAMPLE.findall(README))
+COMMAND = typer.main.get_command(app)
+
+
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def plugin_of_the_readme(directory: Path) -> Iterator[Any]:
+    with site(directory) as made:
+        made.install("runnerd-perl", EXAMPLES["plugin"], name="perl")
+        yield find_plugins(made.entry_points())
+
+
+def parse(line: str) -> None:
+    """Let the command line read its own words; nothing is run. Raises SystemExit or a usage error where it can't."""
+    words = shlex.split(line.split("<<<", maxsplit=1)[0].rsplit("|", maxsplit=1)[-1])
+    assert words[0] == "runnerd"
+    context = COMMAND.make_context("runnerd", words[1:])
+    name, command, rest = COMMAND.resolve_command(context, context._protected_args + context.args)  # type: ignore[attr-defined]
+    command.make_context(name, rest, parent=context)
+
+
+def unknown_names(given: Any, kept: Any, path: str = "") -> list[str]:
+    """Names in `given` that a type read past, by what it writes again; defaults are written here too."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [
+            name
+            for key, value in given.items()
+            for name in ([f"{path}.{key}"] if key not in kept else unknown_names(value, kept[key], f"{path}.{key}"))
+        ]
+    if isinstance(given, list) and isinstance(kept, list):
+        return [name for g, k in zip(given, kept, strict=True) for name in unknown_names(g, k, path)]
+    return []
+
+
+def test_tables_are_what_the_code_says() -> None:
+    assert tables().written(README) == README, "run `make docs`"
+
+
+def test_every_example_is_tested() -> None:
+    fenced = re.findall(r"^```\w+$", README, re.MULTILINE)
+    assert len(fenced) == len(EXAMPLES), "each fenced block has a name of its own, <!-- example: name -->"
+    source = Path(__file__).read_text()
+    assert [name for name in EXAMPLES if f'EXAMPLES["{name}"]' not in source] == []
+
+
+def test_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hi.py").touch()
+    commands = [line for line in EXAMPLES["shell"].splitlines() if "runnerd" in line]
+    assert commands
+    for line in commands:
+        parse(line)
+
+
+def test_commands_that_the_text_mentions() -> None:
+    for words in re.findall(r"`runnerd ([a-z]+)(?: ([a-z]+))?", README):
+        command = COMMAND
+        for word in filter(None, words):
+            command = command.commands[word]  # type: ignore[attr-defined]
+
+
+def test_nats_requests() -> None:
+    requests = re.findall(r"nats request rd\.v1\.run\.default\.(\w+) '(.*)'", EXAMPLES["nats"])
+    assert len(requests) == len(EXAMPLES["nats"].splitlines())
+    for lang, body in requests:
+        assert lang in find_plugins().languages
+        assert decode_job(body.encode()).code
+
+
+async def test_nats_py(tmp_path: Path) -> None:
+    """The example, as it stands but for the port, against a daemon."""
+    flags = (
+        f"state_dir={tmp_path}/state", "ingress.nats.listen=127.0.0.1:0", "ingress.http.enabled=false", "isolation.minimum=process",
+        "scheduler.slots=2", "languages.py.warm=1", "languages.js.warm=0",
+    )  # fmt: skip
+    plugins = find_plugins()
+    settings = load_config(plugins, flags=flags, environ={}, directory=tmp_path).settings
+    async with open_daemon(settings, plugins) as daemon:
+        source = EXAMPLES["nats-py"].replace("nats://127.0.0.1:4222", daemon.addresses["nats"])
+        assert source != EXAMPLES["nats-py"]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", source, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+    assert output.decode().split()[:2] == ["ok", "6"]
+
+
+def test_result() -> None:
+    given = json.loads(EXAMPLES["result"])
+    result = decode_result(EXAMPLES["result"].encode())
+    assert unknown_names(given, msgspec.to_builtins(result)) == []
+
+
+def test_job() -> None:
+    job = decode_job(EXAMPLES["job"].encode())
+    assert unknown_names(json.loads(EXAMPLES["job"]), json.loads(encode(job))) == []
+    assert job != Job()
+
+
+def test_curl() -> None:
+    body = re.search(r"-d '(.*)'", EXAMPLES["curl"])
+    assert body is not None
+    assert json.loads(body[1]).keys() == {"lang", "code"}
+
+
+def test_toml(tmp_path: Path) -> None:
+    (tmp_path / "runnerd.toml").write_text(EXAMPLES["toml"])
+    config = load_config(find_plugins(), environ={}, directory=tmp_path)
+    assert config.settings.ingress.keys() == {"nats"}
+
+
+def test_runnerd_toml_of_the_checkout() -> None:
+    load_config(find_plugins(), environ={}, directory=ROOT)
+
+
+def test_plugin(tmp_path: Path) -> None:
+    with plugin_of_the_readme(tmp_path) as plugins:
+        assert not plugins.broken
+        assert plugins.languages["pl"].hello == 'print "hi\\n";'
+
+
+def test_plugin_project() -> None:
+    project = tomllib.loads(EXAMPLES["plugin-project"])
+    assert list(project["project"]["entry-points"]["runnerd"].values()) == project["tool"]["setuptools"]["py-modules"]
+
+
+def test_systemd() -> None:
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(EXAMPLES["systemd"])
+    program, _, arguments = unit["Service"]["ExecStart"].partition(" ")
+    parse(f"{Path(program).name} {arguments}")
+    assert float(unit["Service"]["TimeoutStopSec"]) > SchedulerSettings().grace_s
+
+
+def test_every_variable_of_the_source_system_is_there() -> None:
+    codes = "|".join(language.upper() for language in find_plugins().languages)
+    general = {re.sub(rf"^(POD_POOL|LANG_IMAGE)_({codes})$", r"\1_<CODE>", name) for name in NAMES}
+    assert [name for name in sorted(general) if f"`{name}`" not in README] == []
+
+
+def test_levels_are_those_of_the_executor() -> None:
+    section = README.partition("## Isolation levels")[2].partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == LEVELS
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    mentioned = set(re.findall(r"(?:`|^    )make ([a-z-]+)", README, re.MULTILINE))
+    assert mentioned
+    assert mentioned <= targets
