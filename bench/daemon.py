@@ -1,18 +1,17 @@
 """The daemon under test, started as a user would start it, with a state directory and ports of its own."""
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nats.errors
 from nats.aio.client import Client
 
 from . import baselines, jobs, machine
@@ -54,38 +53,40 @@ async def serve(*settings: str) -> AsyncIterator[tuple[Daemon, Client]]:
     with (state / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*argv, cwd=state, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        client = await _connected(url, process, state)
+        client = await _connected(url, nats_port, process, state)
         try:
             await jobs.first(client, "py", jobs.body({"code": 'print("hi")'}))
             yield Daemon(process.pid, url, state), client
         finally:
             await client.close()
     finally:
-        await _stop(process)
+        await _stop(process, state)
         shutil.rmtree(state, ignore_errors=True)
 
 
-async def _connected(url: str, process: asyncio.subprocess.Process, state: Path) -> Client:
-    try:
-        async with asyncio.timeout(START_S):
-            while process.returncode is None:
-                try:
-                    return await baselines.connect(url)
-                except (OSError, nats.errors.Error):
-                    await asyncio.sleep(0.05)
-    except TimeoutError:
-        pass
-    raise RuntimeError(f"the daemon did not come up:\n{(state / 'log').read_text()[-4000:]}")
+async def _connected(url: str, port: int, process: asyncio.subprocess.Process, state: Path) -> Client:
+    """A client, as soon as the server listens."""
+    deadline = time.monotonic() + START_S
+    while process.returncode is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return await baselines.connect(url)
+        await asyncio.sleep(0.05)
+    raise RuntimeError(f"the daemon did not come up:\n{_log(state)}")
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process, state: Path) -> None:
     """Ask it to stop, as systemd would; kill it where it doesn't."""
     if process.returncode is not None:
         return
-    os.kill(process.pid, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     try:
         await asyncio.wait_for(process.wait(), STOP_S)
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise RuntimeError(f"the daemon was still there {STOP_S:.0f} s after SIGTERM") from None
+        raise RuntimeError(f"the daemon was still there {STOP_S:.0f} s after SIGTERM:\n{_log(state)}") from None
+
+
+def _log(state: Path) -> str:
+    return (state / "log").read_text(errors="replace")[-4000:]

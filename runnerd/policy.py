@@ -16,12 +16,10 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
 class PoolSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many sandboxes stand warm, and how they are started and replaced."""
+    """Whether sandboxes stand warm, and how they are started and replaced. How many is each language's `warm`."""
 
     enabled: Annotated[bool, Meta(extra={"env": "POD_POOL_ENABLED"})] = True
     """False: nothing stands warm, every sandbox is started on demand."""
-    warm: dict[str, Annotated[int, Meta(ge=0, le=1000)]] = {}
-    """Sandboxes kept warm, by language code; POD_POOL_PY and so on. A language that is not here keeps as many as it says itself."""
     warm_at_start: Annotated[bool, Meta(extra={"env": "POD_POOL_WARMUP_ON_STARTUP"})] = True
     """Take jobs only when the pools have been filled, or could not be. False: fill them while jobs come in."""
     batch: Annotated[int, Meta(ge=1, le=1000, extra={"env": "POD_POOL_PARALLEL_BATCH"})] = 5
@@ -47,7 +45,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def target(self, language: Language) -> int:
         """How many sandboxes of `language` are to stand warm."""
-        return self.warm.get(language.code, language.warm) if self.enabled else 0
+        return language.warm if self.enabled else 0
 
 
 class Seat:

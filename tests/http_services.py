@@ -1,11 +1,21 @@
-"""A daemon that HTTP tests can look into: what a job's code says, it answers."""
+"""The HTTP ingress over a daemon that tests can look into: what a job's code says, it answers."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
-from runnerd import Event, Job, Language, Result, SandboxInfo
+import httpx
+import msgspec
+
+from runnerd import Event, Ingress, Job, Language, Result, SandboxInfo
+from runnerd.plugins import find_plugins
 from runnerd.spec import Delivery
+
+KEY = "sk-0123456789abcdef"
+Http = find_plugins().ingress["http"]
+T = TypeVar("T")
 
 PYTHON = Language(
     code="py",
@@ -76,3 +86,63 @@ def ok(**fields: Any) -> Result:
     sandbox = SandboxInfo(executor="local", level="strong", warm=True)
     given = {"id": "j1", "tenant": "default", "lang": "py", "status": "ok", "stage": "run", "exit_code": 0, "sandbox": sandbox}
     return Result(**{**given, **fields})
+
+
+def http(**settings: Any) -> Ingress:
+    return msgspec.convert({"kind": "http", "port": 0, "api_key": KEY, **settings}, Http)
+
+
+@asynccontextmanager
+async def serving(services: HttpServices, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        http(**settings).open(services) as notice,
+        httpx.AsyncClient(base_url=notice.split()[0], headers={"x-api-key": KEY}, timeout=30) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def held(block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """`block`, entered and left in one task: pytest-asyncio sets fixtures up and tears them down in two, which task groups refuse."""
+    opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            async with block as entered:
+                opened.set_result(entered)
+                await done.wait()
+        except Exception as error:
+            if opened.done():
+                raise
+            opened.set_exception(error)
+
+    holder = asyncio.create_task(hold())
+    yield await opened
+    done.set()
+    await holder
+
+
+def address(client: httpx.AsyncClient) -> tuple[str, int]:
+    assert client.base_url.port is not None
+    return client.base_url.host, client.base_url.port
+
+
+async def ask(client: httpx.AsyncClient, line: str, headers: list[str]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """Send a request's head with the key; returns once the answer's head is there."""
+    reader, writer = await asyncio.open_connection(*address(client))
+    lines = [f"{line} HTTP/1.1", "Host: localhost", f"x-api-key: {KEY}", *headers, "", ""]
+    writer.write("\r\n".join(lines).encode())
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    length = next((int(part.split(b":")[1]) for part in head.split(b"\r\n") if part.lower().startswith(b"content-length:")), 0)
+    await reader.readexactly(length)
+    return reader, writer, head
+
+
+async def start(client: httpx.AsyncClient, asked: dict[str, str]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a job; doesn't wait for the answer."""
+    reader, writer = await asyncio.open_connection(*address(client))
+    body = json.dumps(asked)
+    head = f"POST /exec HTTP/1.1\r\nHost: localhost\r\nx-api-key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write((head + body).encode())
+    return reader, writer

@@ -4,11 +4,11 @@ import pytest
 
 from conftest import ExecutorAt
 from runnerd.executors import canaries
-from runnerd.executors.local import LEVELS, LocalExecutor
+from runnerd.executors.local import LEVELS, LocalExecutor, LocalSettings, open_local
 
 
 async def breaches(executor: LocalExecutor) -> list[str]:
-    return await canaries.breaches(executor.probe, executor.user(executor.level))
+    return await canaries.breaches(executor.probe, executor.credentials(executor.level))
 
 
 async def test_every_probe_succeeds_without_isolation(executor_at: ExecutorAt) -> None:
@@ -22,8 +22,6 @@ async def test_every_other_level_withstands_all(executor_at: ExecutorAt, level: 
 
 
 async def test_a_level_that_is_breached_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runnerd.executors.local import LocalSettings, open_local
-
     monkeypatch.setitem(canaries.PROBES, "open door", 'print(open("/etc/passwd").read() and {secret!r})')
     monkeypatch.setattr(
         canaries.Bait,

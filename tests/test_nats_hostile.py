@@ -4,13 +4,13 @@ import asyncio
 import json
 from pathlib import Path
 
-import nats.errors
 import pytest
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from nats.js.api import StreamConfig
 
-from nats_fixture import nats_client, nats_proxy, raw_lines, wait_until
+from fake_services import FakeServices
+from nats_fixture import nats_client, nats_proxy, nats_server, raw_lines, wait_until
 from nats_ingress import Bench, bench, opened, packed, result_of
 from runnerd import MSGPACK, Job, encode
 
@@ -189,9 +189,8 @@ async def test_ten_thousand_requests_at_once(tmp_path: Path) -> None:
         while len(answers) < 10_000:
             b.services.release()
             await asyncio.sleep(0.01)
-        kinds = [
-            msg.headers.get("Rd-Status") or msg.headers.get("Nats-Service-Error-Code") or msg.headers["Status"] for msg in answers.values()
-        ]
+        headers = [msg.headers or {} for msg in answers.values()]
+        kinds = [each.get("Rd-Status") or each.get("Nats-Service-Error-Code") or each["Status"] for each in headers]
         assert set(kinds) <= {"ok", "503"}
         assert kinds.count("ok") == in_hand == 5
         refused = [msg for msg in answers.values() if "Nats-Service-Error" in msg.headers]
@@ -221,9 +220,6 @@ async def test_a_reply_that_the_server_forbids_harms_nothing(tmp_path: Path) -> 
         {"user": "daemon", "password": "d", "permissions": {"publish": {"allow": ["_INBOX.>"], "deny": ["_INBOX.forbidden.>"]}}},
         {"user": "caller", "password": "c"},
     ]
-    from fake_services import FakeServices
-    from nats_fixture import nats_server
-
     services = FakeServices()
     async with (
         nats_server(tmp_path / "server", authorization={"users": users}) as server,
@@ -255,9 +251,6 @@ async def test_a_consumer_that_never_reads_delays_nobody(tmp_path: Path) -> None
 
 
 async def test_output_that_the_bus_does_not_take_is_dropped_and_the_result_is_not(tmp_path: Path) -> None:
-    from fake_services import FakeServices
-    from nats_fixture import nats_server
-
     services = FakeServices()
     async with (
         nats_server(tmp_path / "server") as server,
@@ -305,5 +298,4 @@ async def test_error_texts_of_the_daemon_stay_inside(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         msg = await b.run("crash")
         assert json.loads(msg.data) == {"error": "runnerd failed; its log says how", "code": 500}
-        assert isinstance(nats.errors.Error(), Exception)
         await undisturbed(b)

@@ -164,8 +164,11 @@ async def test_the_servers_own_words_are_in_the_error(tmp_path: Path) -> None:
 async def test_it_asks_for_what_the_daemon_shows(tmp_path: Path) -> None:
     async with embedded(tmp_path, user="me", password='p"{$w').open(FakeServices()) as url:
         assert await run(url, user="me", password='p"{$w') == "hi"
-        with pytest.raises(Exception, match="(?i)authorization"):
-            await run(url, allow_reconnect=False)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        assert b"Authorization Violation" in await reader.read()
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:

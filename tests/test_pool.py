@@ -351,5 +351,4 @@ def test_surplus_ends_oldest_first() -> None:
 
 def test_pool_settings_give_targets() -> None:
     assert PoolSettings().target(PY) == 3
-    assert PoolSettings(warm={"py": 7}).target(PY) == 7
-    assert PoolSettings(warm={"py": 7}, enabled=False).target(PY) == 0
+    assert PoolSettings(enabled=False).target(PY) == 0

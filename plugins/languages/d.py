@@ -13,7 +13,7 @@ def register_languages() -> list[Language]:
             aliases=("dlang",),
             suffixes=(".d",),
             filename="main.d",
-            compile=("ldc2", "-od={tmp}", "-of={tmp}/main", "{file}"),
+            compile=("ldc2", "-i", "-od={tmp}", "-of={tmp}/main", "{file}"),
             run=("{tmp}/main",),
             paths=("/etc/ldc2.conf",),
             image="d",

@@ -13,6 +13,7 @@ with more rights than the job has.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -196,8 +197,9 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
         os.environ.clear()
         os.environ.update(env)
         code = program.run(os.path.join(options.workspace(slot), request["file"]), request["args"], request["stream"])
-        control.sendall(pack({"type": "done", "code": code}))
-        control.recv(1)  # to be killed here: what this process cost can be read until then
+        with contextlib.suppress(OSError):  # the program may have used up the socket
+            control.sendall(pack({"type": "done", "code": code}))
+            control.recv(1)  # to be killed here: what this process cost can be read until then
         return code
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so across exec

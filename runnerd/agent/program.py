@@ -18,12 +18,24 @@ def run(path: str, args: list[str], stream: bool) -> int:
     sys.path.insert(0, os.path.dirname(path))
     if stream:
         _reconfigure(line_buffering=True)
+    _hide_agent()
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=builtins)
     sys.modules["__main__"] = main
     gc.enable()
     code = _guarded(lambda: _execute(path, main.__dict__))
     return _finish(code)
+
+
+def _hide_agent() -> None:
+    """Take our own modules out of sight: a program may have a module of the same name."""
+    package = __name__.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        _hidden.append(sys.modules.pop(name))
+
+
+_hidden: list[types.ModuleType] = []
+"""Keeps them alive: they are what runs."""
 
 
 def _execute(path: str, namespace: dict[str, Any]) -> None:

@@ -209,7 +209,8 @@ class Slot:
             frames = self._unpacker.feed(data)
         except FrameError:
             if self._child is not None:
-                self._child.pause(True)  # garbage of the job's: listen no more, its process tells how it ends
+                self._child.close()  # garbage of the job's: listen no more, its process tells how it ends
+                self._child = None
             return
         for header, body in frames:
             if header.get("type") == "ready":

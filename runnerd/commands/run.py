@@ -11,6 +11,7 @@ import typer
 from .options import ConfigFile, Json, Set
 
 if TYPE_CHECKING:
+    from ..client import Client
     from ..job import Job, Result
     from .live import Live
     from .place import Place, Setup
@@ -112,32 +113,28 @@ def _run(job: "Job", place: "Place", setup: "Setup", *, json: bool, out: str, fo
     """Run the job, show its output, save its files; returns the exit code. Raises RunnerdError."""
     import asyncio
 
-    from .live import Closed, Live, exit_code
+    from .live import Live, exit_code
     from .outfiles import save_files
 
     try:
         result = asyncio.run(_submit(job, place, setup, None if json else Live()))
-    except Closed:
-        return CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
+    if result is None:
+        return CLOSED
     _report(result, json=json, save=bool(out))
     if out:
         save_files(result.files, Path(out), force=force)
     return exit_code(result)
 
 
-async def _submit(job: "Job", place: "Place", setup: "Setup", live: "Live | None") -> "Result":
-    """Run the job to its end; whoever ends us ends it as well."""
+async def _submit(job: "Job", place: "Place", setup: "Setup", live: "Live | None") -> "Result | None":
+    """Run the job to its end; None where nobody reads its output any more. Whoever ends us ends the job as well."""
     import asyncio
     import signal
-    from contextlib import aclosing
 
-    import anyio
-
-    from ..job import Result
     from .live import Closed
     from .place import client_at
 
@@ -146,17 +143,35 @@ async def _submit(job: "Job", place: "Place", setup: "Setup", live: "Live | None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with client_at(place, job.tenant, setup) as client:
         try:
-            async with aclosing(client.stream(job)) as events:
-                async for event in events:
-                    if live is not None:
-                        await live.show(event)
-                    if isinstance(event, Result):
-                        return event
-        except (asyncio.CancelledError, Closed):
-            with anyio.move_on_after(CANCEL_S, shield=True):
-                await client.cancel(job.id)
+            return await _shown(client, job, live)
+        except Closed:
+            await _cancel(client, job)
+            return None
+        except asyncio.CancelledError:
+            await _cancel(client, job)
             raise
+
+
+async def _shown(client: "Client", job: "Job", live: "Live | None") -> "Result":
+    """The job's result, after all of its output was shown."""
+    from contextlib import aclosing
+
+    from ..job import Result
+
+    async with aclosing(client.stream(job)) as events:
+        async for event in events:
+            if live is not None:
+                await live.show(event)
+            if isinstance(event, Result):
+                return event
     raise AssertionError("a stream ends with a result")
+
+
+async def _cancel(client: "Client", job: "Job") -> None:
+    import anyio
+
+    with anyio.move_on_after(CANCEL_S, shield=True):
+        await client.cancel(job.id)
 
 
 def _report(result: "Result", *, json: bool, save: bool) -> None:

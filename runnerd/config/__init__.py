@@ -77,8 +77,6 @@ def _assign(root: Table, assigned: list[Assigned], settings: list[Setting], find
     for setting in settings:
         for name in setting.names:
             paths.setdefault(name, {})[setting.path] = None
-    for part in ("kv", "blob"):
-        paths[f"RUNNERD_STORE_{part.upper()}_KIND"] = {("store", part, "kind"): None}
     used: dict[tuple[int, Path_], Assigned] = {}
     # RUNNERD_ names come last: of two names for one setting in one source, they win
     for one in sorted(assigned, key=lambda one: (one.rank, one.name.startswith("RUNNERD_"))):
@@ -106,7 +104,7 @@ def _unknown(one: Assigned, paths: Mapping[str, object], findings: Findings) -> 
 
 
 def _flag(root: Table, flags: list[tuple[Path_, Given]], settings: list[Setting], findings: Findings) -> None:
-    known = {setting.path for setting in settings} | {("store", "kv", "kind"), ("store", "blob", "kind")}
+    known = {setting.path for setting in settings}
     for path, given in flags:
         if path in known:
             root.put(path, given)

@@ -18,6 +18,7 @@ from .sources import Given, Path_, Table
 from .units import written
 
 REQUIRED = "(required)"
+MIB = " A bare number counts MiB here."
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]+@")
 
 
@@ -47,7 +48,7 @@ def template(plugins: Plugins) -> str:
             lines += ["", f"# --- {'.'.join(table) or 'runnerd'} ---"]
         variable = setting.names[-1]
         default = _default(setting, variable)
-        meaning = textwrap.wrap(meaning_of(setting.owner, setting.field.name), 110, break_on_hyphens=False)
+        meaning = textwrap.wrap(f"{meaning_of(setting)}{MIB if variable.endswith('_MB') else ''}", 110, break_on_hyphens=False)
         lines += ["", *(f"# {line}" for line in meaning), f"#{variable}={'' if default == REQUIRED else default}"]
     return "\n".join([*lines, ""])
 
@@ -72,21 +73,21 @@ def shown(config: Config) -> dict[str, tuple[str, str]]:
     }  # fmt: skip
 
 
-def meaning_of(owner: type[Struct], field: str) -> str:
-    """The docstring under a field, in one line; of a base class where the class has none."""
-    for type_ in owner.__mro__:
-        if field in (documented := _documented(type_)):
-            return documented[field]
-    return ""
+def meaning_of(setting: Setting) -> str:
+    """The docstring under a setting's field, in one line; of a base class where the class has none."""
+    if setting.path[-1] == "kind":
+        part = _documented(setting.owner)[setting.path[1]]
+        return f"Which store takes them: its kind. {part}"
+    return next((found[setting.field.name] for type_ in setting.owner.__mro__ if setting.field.name in (found := _documented(type_))), "")
 
 
 def _row(setting: Setting) -> Row:
     return Row(
-        setting=setting.dotted + (f" ({setting.kind})" if setting.path[0] == "store" else ""),
+        setting=setting.dotted + (f" ({setting.kind})" if setting.path[0] == "store" and setting.kind else ""),
         variables=setting.names,
         default=_default(setting),
         unit=setting.unit,
-        meaning=meaning_of(setting.owner, setting.field.name),
+        meaning=meaning_of(setting),
     )
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import FieldInfo
 
 from ..plugins import Plugins
 from .sources import Path_
-from .tree import LanguageSettings, Settings
+from .tree import EMBEDDED_STORE, LanguageSettings, Settings, StoreSettings
 from .units import unit_of
 
 _SECRET = re.compile(r"(^|_)(key|keys|password|secret|token|credentials)$")
@@ -47,6 +47,7 @@ def settings_of(plugins: Plugins) -> list[Setting]:
     for code in plugins.languages:
         settings += _language(code)
     for part in ("kv", "blob"):
+        settings.append(_kind(part))
         for kind, store in plugins.stores.items():
             settings += _table(store, ("store", part), kind=kind)
     for kind, ingress in plugins.ingress.items():
@@ -81,6 +82,12 @@ def _table(type_: type[Struct] | None, path: Path_, kind: str = "") -> Iterator[
         else:
             names = (variable_of(below), *_seed_names(field))
             yield Setting(path=below, owner=type_, field=field, names=names, kind=kind)
+
+
+def _kind(part: str) -> Setting:
+    path = ("store", part, "kind")
+    field = FieldInfo(name="kind", encode_name="kind", type=str, default=EMBEDDED_STORE)
+    return Setting(path=path, owner=StoreSettings, field=field, names=(variable_of(path),))
 
 
 def _language(code: str) -> Iterator[Setting]:

@@ -24,7 +24,7 @@ EMBEDDED_INGRESS = ("nats", "http")
 class LanguageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this daemon does otherwise than the language's own description says."""
 
-    warm: Annotated[int, Meta(ge=0)] | None = None
+    warm: Annotated[int, Meta(ge=0, le=1000)] | None = None
     """Sandboxes kept warm. None: as many as the language says. 0: started on demand."""
     image: str | None = None
     """Image of its pods. None: the language's own."""

@@ -10,9 +10,9 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SURVIVOR_WAIT_S = 0.5
 """How long a killed process may take to disappear."""
@@ -26,12 +26,12 @@ print(open({directory!r} + "/secret").read())
 import socket
 socket.create_connection(("127.0.0.1", {port}), timeout=2).send(b"x")
 """,
+    "proc of the daemon": """
+print(open("/proc/{pid}/environ", "rb").read())
+""",
     "signal to the agent": """
 import os
 os.kill({pid}, 15)
-""",
-    "proc of the daemon": """
-print(open("/proc/{pid}/environ", "rb").read())
 """,
     "write outside": """
 open({directory!r} + "/written", "w").close()
@@ -80,10 +80,10 @@ class Bait(NamedTuple):
         return PROBES[probe].format(directory=str(self.directory), port=port, pid=self.process.pid, name=self.name)
 
 
-async def breaches(submit: Submit, user: int | None) -> list[str]:
-    """Run all probes; returns the names of those that got through. `user` is the agent's user id, None for our own."""
+async def breaches(submit: Submit, credentials: Mapping[str, Any]) -> list[str]:
+    """Run all probes; returns the names of those that got through. `credentials` are how the agent is started."""
     found = []
-    async with _planted(user) as bait:
+    async with _planted(credentials) as bait:
         for probe in PROBES:
             printed = await submit(bait.program(probe))
             if bait.secret in printed or await _visible(probe, bait):
@@ -92,14 +92,14 @@ async def breaches(submit: Submit, user: int | None) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _planted(user: int | None) -> AsyncIterator[Bait]:
+async def _planted(credentials: Mapping[str, Any]) -> AsyncIterator[Bait]:
     secret = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="runnerd-canary-") as path, socket.create_server(("127.0.0.1", 0)) as listener:
         directory = Path(path)
         _plant_file(directory, secret)
         listener.setblocking(False)
         process = await asyncio.create_subprocess_exec(
-            "/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, env={"SECRET": secret}, user=user
+            "/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, env={"SECRET": secret}, **credentials
         )
         try:
             yield Bait(directory, secret, listener, process, "canary-" + secret[:8])

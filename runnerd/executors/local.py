@@ -8,8 +8,7 @@ import pwd
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +18,10 @@ from msgspec import Struct
 
 from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, Options
 from ..errors import SandboxError, SandboxLost
-from ..job import Event, Job, Limits, SandboxInfo
+from ..job import Job, Limits
 from ..spec import Language
-from . import archive, canaries, request
-from .outcome import Outcome
+from . import archive, canaries
+from .sandbox import AgentSandbox
 from .wire import Wire
 
 LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
@@ -144,7 +143,7 @@ class LocalExecutor:
                 self.reasons[level] = str(error)
                 continue
             self.level = level
-            found = await canaries.breaches(self.probe, self.user(level)) if level != PROCESS else []
+            found = await canaries.breaches(self.probe, self.credentials(level)) if level != PROCESS else []
             if not found:
                 return
             self.breaches[level] = found
@@ -195,7 +194,7 @@ class LocalExecutor:
         )
         user = self.user(level)
         if user is not None:
-            os.chown(scratch, user, user)
+            os.chown(scratch, user, -1)
         process = await asyncio.create_subprocess_exec(
             self.python,
             "-I",
@@ -208,7 +207,7 @@ class LocalExecutor:
             stdout=asyncio.subprocess.PIPE,
             env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
             start_new_session=True,
-            **_credentials(user),
+            **self.credentials(level),
         )
         agent = Agent(process, Path(options.socket), {})
         try:
@@ -219,8 +218,19 @@ class LocalExecutor:
         return agent
 
     def user(self, level: str) -> int | None:
-        """Whom the agent runs as; None for ourselves."""
+        """Whom the agent runs as at a level; None for ourselves."""
         return self._settings.user if os.geteuid() == 0 and level != STRONG else None
+
+    def credentials(self, level: str) -> dict[str, Any]:
+        """Arguments that start a process as that user."""
+        user = self.user(level)
+        if user is None:
+            return {}
+        try:
+            group = pwd.getpwuid(user).pw_gid
+        except KeyError:
+            group = user
+        return {"user": user, "group": group, "extra_groups": []}
 
     async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
         assert process.stdout is not None
@@ -269,7 +279,7 @@ class LocalExecutor:
         shutil.rmtree(agent.socket.parent, ignore_errors=True)
 
     @asynccontextmanager
-    async def sandbox(self, language: Language) -> AsyncGenerator["LocalSandbox"]:  # noqa: ARG002 - any cell runs any language
+    async def sandbox(self, language: Language) -> AsyncGenerator[AgentSandbox]:  # noqa: ARG002 - any cell runs any language
         """A cell with its standby child ready. Raises SandboxError."""
         agent = self._agent
         if agent is None:
@@ -287,58 +297,9 @@ class LocalExecutor:
         except OSError as error:
             raise SandboxError(f"the agent can't be reached: {error.strerror}") from None
         try:
-            yield LocalSandbox(wire, ready, self.cpu_cores)
+            yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
         finally:
             wire.close()
-
-
-class LocalSandbox:
-    """A lease of one cell."""
-
-    def __init__(self, wire: Wire, ready: dict[str, Any], cpu_cores: float) -> None:
-        self.tenant: str = ready["tenant"]
-        self._tmp: str = ready["tmp"]
-        self._wire = wire
-        self._cpu_cores = cpu_cores
-        self._info = SandboxInfo(
-            executor="local",
-            level=ready["level"],
-            warm=True,
-            enforced=tuple(ready["enforced"]),
-            missing=tuple(ready["missing"]),
-        )
-
-    async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
-        """Run the job; ends with its Result. Raises SandboxLost."""
-        wire = self._wire
-        asked = time.monotonic()
-        wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
-        outcome = Outcome(job, limits, self._info)
-        prepared_ms = 0.0
-        while True:
-            header, body = await wire.receive()
-            if header["type"] == "done":
-                break
-            if header["type"] == "started" and not prepared_ms:
-                prepared_ms = (time.monotonic() - asked) * 1e3
-            for event in outcome.feed(header, body):
-                if job.stream:
-                    yield event
-        yield outcome.result(prepared_ms)
-
-    async def lost(self) -> str:
-        """Wait until the agent hangs up; returns why."""
-        return await self._wire.wait_closed()
-
-
-def _credentials(user: int | None) -> dict[str, Any]:
-    if user is None:
-        return {}
-    try:
-        group = pwd.getpwuid(user).pw_gid
-    except KeyError:
-        group = user
-    return {"user": user, "group": group, "extra_groups": []}
 
 
 PROBE_LANGUAGE = Language(

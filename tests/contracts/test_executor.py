@@ -4,16 +4,15 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import ExecutorAt
 from runnerd import Event, File, Job, Language, Limits, Output, Result, SandboxLost, Started
-from runnerd.executors.local import LocalExecutor
+from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
 LEVELS = ("strong", "userns", "landlock", "process")
-LIMITS = Limits(
-    wall_s=5, cpu_s=5, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4
-)
+LIMITS = Limits(wall_s=5, cpu_s=5, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4)
 
 
 @pytest.fixture(params=LEVELS)
@@ -147,7 +146,14 @@ async def test_a_flood_of_output_ends_the_job(at_level: LocalExecutor, py: Langu
 
 
 async def test_wall_time(at_level: LocalExecutor, py: Language) -> None:
-    code = "import signal, time\nfor s in range(1, 65):\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\nprint('on', flush=True)\nwhile True: time.sleep(1)"
+    code = """
+import signal, time
+for s in range(1, 65):
+    try: signal.signal(s, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+print("on", flush=True)
+while True: time.sleep(1)
+"""
     limits = Limits(
         wall_s=0.5, cpu_s=5, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4
     )
@@ -227,8 +233,6 @@ async def test_compile_stage_apart(at_level: LocalExecutor, languages: dict[str,
 
 
 async def test_a_missing_tool_chain_is_no_output_of_the_program(at_level: LocalExecutor, bash: Language) -> None:
-    import msgspec
-
     missing = msgspec.structs.replace(bash, run=("no-such-program", "{file}"))
     result = await run(at_level, missing, Job(id="j", tenant="t", lang="bash", code="x"))
     assert (result.status, result.stderr) == ("dead", "")
@@ -258,16 +262,16 @@ async def test_a_tenant_never_meets_another_in_a_cell(at_level: LocalExecutor, p
 
 
 async def test_the_agent_dies_and_comes_back(executor_at: ExecutorAt, py: Language, languages: dict[str, Language]) -> None:
-    from runnerd.executors.local import LocalSettings, open_local
-
     async with open_local(LocalSettings(), 2, languages.values()) as executor:
         pid = executor.agent_pid
         assert pid is not None
         async with executor.sandbox(py) as sandbox:
+            events = sandbox.run(python("print('on', flush=True)\nwhile True: pass", stream=True), py, LIMITS)
+            while not isinstance(await anext(events), Output):
+                pass
+            os.kill(pid, 9)
             with pytest.raises(SandboxLost):
-                async for event in sandbox.run(python("print('on', flush=True)\nwhile True: pass", stream=True), py, LIMITS):
-                    if isinstance(event, Output):
-                        os.kill(pid, 9)
+                await anext(events)
         async with asyncio.timeout(20):
             while executor.agent_pid in (None, pid):
                 await asyncio.sleep(0.02)

@@ -19,11 +19,12 @@ def toolchain(request: pytest.FixtureRequest) -> None:
 
 
 def contract(language: Language) -> type[LanguageContract]:
-    fields = {
+    fields: dict[str, object] = {
         "__module__": __name__,
         "language": language,
         "programs": Programs.read(PROGRAMS / language.code),
         "pytestmark": [] if language.code in DAILY else [pytest.mark.slow],
+        "timeout_s": 4.0 if language.code == "c" else None,  # gcc is quick, and `make test` waits for it
     }
     return type(f"Test{language.code.title()}", (LanguageContract,), fields)
 

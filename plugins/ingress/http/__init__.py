@@ -1,6 +1,6 @@
 """Jobs over HTTP: `POST /exec` answers with the result; `/health` and `/ready` for probes.
 
-`app` has the routes, `server` the listener, `keys` who may come in.
+`app` has the routes, `exec` and `health` what they answer, `server` the listener, `keys` who may come in.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from msgspec import Meta
 
 from runnerd import Ingress, Services, hookimpl
 
-from . import access, app, server
 from .keys import open_keys, spelt_keys
 
 
@@ -65,6 +64,8 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take requests while the block is open. Raises IngressError and ConfigError."""
+        from . import access, app, server  # noqa: PLC0415 - the libraries take long to import, and most commands open none
+
         keys, notice = open_keys(self.api_key, self.api_keys, self.api_key_header, self.state_dir)
         bodies = app.Bounds(body_bytes=self.body_bytes, body_timeout_s=self.body_timeout_s)
         page = app.Page(docs=self.docs, origins=self.cors_origins if self.cors else None)

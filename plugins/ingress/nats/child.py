@@ -21,7 +21,7 @@ import ctypes, os, sys
 parent, program = int(sys.argv[1]), sys.argv[2]
 ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGTERM
 if os.getppid() == parent:
-    os.execv(program, sys.argv[2:])
+    os.execve(program, sys.argv[2:], {"PATH": os.environ["PATH"]})
 """
 """Becomes the server, told by the kernel to end when its parent does, even by SIGKILL. Dies where that was too late."""
 

@@ -43,7 +43,7 @@ def cut_output(output: Output, encode: Encode, most: int) -> bytes | None:
 
 def _without_files(result: Result, body: bytes, encode: Encode, most: int) -> tuple[Result, bytes]:
     """Leave out the largest files until the rest fits, or none is left."""
-    files = sorted(((len(encode(file)), file.name) for file in result.files))
+    files = sorted((len(encode(file)), file.name) for file in result.files)
     reason = f"the result is larger than a message of this bus ({most} bytes)"
     skipped = list(result.skipped)
     excess = len(body) - most

@@ -1,0 +1,174 @@
+"""What a zygote forked for every job could give away or take along, and that it does not."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from conftest import ExecutorAt
+from runnerd import File, Job, Language, Limits, Result
+from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
+
+LIMITS = Limits(
+    wall_s=10, cpu_s=10, memory_bytes=512 << 20, processes=64, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4
+)
+
+
+@pytest.fixture
+def py(languages: dict[str, Language]) -> Language:
+    return languages["py"]
+
+
+@pytest.fixture(params=["strong", "userns", "landlock"])
+async def isolated(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
+    return await executor_at(request.param)
+
+
+async def run(executor: LocalExecutor, language: Language, code: str, tenant: str = "t", **fields: object) -> Result:
+    job = Job(id="job", tenant=tenant, lang=language.code, code=code, **fields)  # type: ignore[arg-type]
+    async with executor.sandbox(language) as sandbox:
+        result = [event async for event in sandbox.run(job, language, LIMITS)][-1]
+    assert isinstance(result, Result)
+    return result
+
+
+async def printed(executor: LocalExecutor, language: Language, code: str, **fields: object) -> str:
+    result = await run(executor, language, code, **fields)  # type: ignore[arg-type]
+    assert result.status == "ok", result
+    return result.stdout.strip()
+
+
+async def test_random_numbers_differ_from_job_to_job(isolated: LocalExecutor, py: Language) -> None:
+    code = "import random, os, uuid, secrets\nprint(random.random(), os.urandom(4), uuid.uuid4(), secrets.token_hex(4))"
+    seen = {word for _ in range(6) for word in (await printed(isolated, py, code)).split()}
+    assert len(seen) == 24
+
+
+@pytest.fixture
+async def data(languages: dict[str, Language]) -> AsyncIterator[LocalExecutor]:
+    async with open_local(LocalSettings(preload="data"), 2, languages.values()) as executor:
+        yield executor
+
+
+@pytest.mark.slow
+async def test_the_data_profile(data: LocalExecutor, py: Language) -> None:
+    loaded = "import sys\nprint([name in sys.modules for name in ('numpy', 'pandas', 'matplotlib.pyplot')])"
+    assert await printed(data, py, loaded) == "[True, True, True]"
+    numbers = "import numpy\nprint(numpy.random.random())"
+    assert len({await printed(data, py, numbers) for _ in range(5)}) == 5
+    plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.savefig('p.png')"
+    result = await run(data, py, plot)
+    assert [file.name for file in result.files] == ["p.png"], result
+    frame = "import pandas\nprint(pandas.DataFrame({'a': [1, 2]}).a.sum())"
+    assert await printed(data, py, frame) == "3"
+
+
+async def test_the_hash_secret_lasts_as_long_as_a_master(py: Language, languages: dict[str, Language]) -> None:
+    """Forks share it, which is documented; a new master has another, and takes over after so many jobs."""
+    code = "print(hash('abc'))"
+    async with open_local(LocalSettings(recycle_jobs=20), 1, languages.values()) as executor:
+        first = await printed(executor, py, code)
+        assert await printed(executor, py, code) == first
+        async with asyncio.timeout(30):
+            while await printed(executor, py, code) == first:
+                pass
+
+
+async def test_descriptors(isolated: LocalExecutor, py: Language, languages: dict[str, Language]) -> None:
+    listing = "import os\nfor fd in range(256):\n  try: os.fstat(fd); print(fd)\n  except OSError: pass"
+    assert (await printed(isolated, py, listing)).split() == ["0", "1", "2", "3"]  # 3: the child's own control socket
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-S', '-c', {listing!r}], close_fds=False)"
+    assert (await printed(isolated, py, child)).split() == ["0", "1", "2"]
+    if isolated.level != "landlock":
+        own = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done"
+        assert set((await printed(isolated, languages["bash"], own)).split()) <= {"0", "1", "2", "3", "255"}  # 3: the listing itself
+
+
+FORGED = {
+    "done": b'{"type":"done","code":0}',
+    "ready": b'{"type":"ready"}',
+    "failed": b'{"type":"failed","reason":"forged"}',
+    "lost": b'{"type":"lost","reason":"forged"}',
+    "file": b'{"type":"file","name":"../../etc/passwd"}',
+    "nonsense": b"[1]",
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+async def test_a_forged_frame_gets_nothing_but_the_jobs_own_end(isolated: LocalExecutor, py: Language, kind: str) -> None:
+    frame = FORGED[kind]
+    code = f"""
+import os, struct, time
+head = {frame!r}
+os.write(3, struct.pack("!II", len(head), 0) + head)
+os.write(1, b"on")
+time.sleep(0.2)
+raise SystemExit(7)
+"""
+    result = await run(isolated, py, code)
+    assert result.files == ()
+    expected = {"done": ("ok", 0), "failed": ("rejected", None)}.get(kind)
+    if expected is None:
+        assert result.status == "failed"
+    else:
+        assert result.status == expected[0]
+    assert (await run(isolated, py, "print('next')")).stdout == "next\n"
+
+
+async def test_garbage_on_the_control_socket(isolated: LocalExecutor, py: Language) -> None:
+    code = """
+import os, socket
+s = socket.socket(fileno=os.dup(3))
+s.setblocking(False)
+try:
+    for _ in range(1000): s.send(b"\\xff" * 65536)
+except OSError: pass
+print("sent", flush=True)
+os._exit(5)
+"""
+    result = await run(isolated, py, code)
+    assert (result.status, result.exit_code, result.stdout) == ("failed", 5, "sent\n")
+    assert (await run(isolated, py, "print('next')")).stdout == "next\n"
+
+
+async def test_nothing_of_the_agent_is_in_sight(isolated: LocalExecutor, py: Language) -> None:
+    names = "import sys\nprint([m for m in sys.modules if m.split('.')[0] == 'agent'], [p for p in sys.path if 'pyz' in p], sys.argv)"
+    assert (await printed(isolated, py, names)).startswith("[] [] [")
+    module = "import agent\nprint(agent.X)"
+    assert await printed(isolated, py, module, files=(File(name="agent.py", text="X = 4"),)) == "4"
+    result = await run(isolated, py, "def f():\n    1/0\nf()\n")
+    assert result.stderr.count("File ") == 2
+    assert "agent.pyz" not in result.stderr
+
+
+async def test_no_variable_of_the_daemon_is_in_the_environment(
+    isolated: LocalExecutor, py: Language, languages: dict[str, Language]
+) -> None:
+    expected = {"HOME", "LANG", "PATH", "TMPDIR"}
+    assert set((await printed(isolated, py, "import os\nprint(*os.environ)")).split()) == {*expected, *py.env}
+    names = {line.partition("=")[0] for line in (await printed(isolated, languages["bash"], "env")).splitlines()}
+    assert names <= {*expected, "PWD", "SHLVL", "_", "OLDPWD"}
+
+
+async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: Language) -> None:
+    make = "import ctypes\nprint(ctypes.CDLL(None).shmget(4711, 4096, 0o1666) >= 0)"
+    look = "import ctypes\nprint(ctypes.CDLL(None).shmget(4711, 4096, 0o666) >= 0)"
+    for level in ("strong", "userns"):
+        executor = await executor_at(level)
+        assert await printed(executor, py, make) == "True"
+        assert {await printed(executor, py, look) for _ in range(10)} == {"False"}
+
+
+async def test_no_cell_or_mount_or_cgroup_is_left(languages: dict[str, Language], py: Language) -> None:
+    def count() -> tuple[int, int, int]:
+        groups = sum(name.startswith("runnerd-") for _, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+        with open("/proc/mounts") as mounts:
+            return groups, len(mounts.readlines()), len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    async with open_local(LocalSettings(), 2, languages.values()) as executor:
+        await run(executor, py, "print(1)")
+        pid = executor.agent_pid
+    assert count() == before
+    assert not os.path.exists(f"/proc/{pid}")
