@@ -38,7 +38,7 @@ TARGETS = {
 OPTIONAL = {"data_python_nats_p50_ratio", "warm_python_nats_throughput_ratio"}
 """Without the data packages, or without bubblewrap, these can't be measured."""
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 async def measure(names: list[str], *, quick: bool) -> Samples:
@@ -46,7 +46,10 @@ async def measure(names: list[str], *, quick: bool) -> Samples:
     samples = Samples()
     for name in names:
         console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {name}: {(MEASURES[name].__doc__ or '').splitlines()[0]}")
-        await MEASURES[name](samples, QUICK if quick else FULL)
+        try:
+            await MEASURES[name](samples, QUICK if quick else FULL)
+        except RuntimeError as error:  # the others can still be measured
+            samples.notes[f"{name}: not right"] = str(error)
     return samples
 
 

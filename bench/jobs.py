@@ -65,15 +65,15 @@ async def ask(client: Client, lang: str, job: bytes, answers: Answers, want: str
 
 
 async def first(client: Client, lang: str, job: bytes, timeout_s: float = 120) -> dict[str, Any]:
-    """Submit until somebody answers with `ok`; then the daemon is up. Raises RuntimeError with the last answer."""
+    """Submit until somebody takes the job; then the daemon is up. Raises RuntimeError where its result is not `ok`."""
     deadline = time.monotonic() + timeout_s
     while True:
         answers = Answers()
         _, result = await ask(client, lang, job, answers)
         if result.get("status") == "ok":
             return result
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"no job of {lang} got through in {timeout_s:.0f} s: {answers.counts} {answers.examples}")
+        if result or time.monotonic() > deadline:
+            raise RuntimeError(f"no job of {lang} gets through: {dict(answers.counts)} {answers.examples}")
         await asyncio.sleep(0.05)
 
 

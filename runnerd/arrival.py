@@ -91,7 +91,13 @@ def _merged(job: Job, delivery: Delivery, names: Names) -> Job:
         tenant=_agreed("tenant", job.tenant, delivery.tenant),
         lang=lang,
         stream=job.stream or delivery.stream,
+        limits=msgspec.structs.replace(job.limits, wall_s=_smaller(job.limits.wall_s, delivery.wall_s)),
+        queue_ttl_s=_smaller(job.queue_ttl_s, delivery.queue_ttl_s),
     )
+
+
+def _smaller(inside: float | None, beside: float | None) -> float | None:
+    return min((each for each in (inside, beside) if each is not None), default=None)
 
 
 def _agreed(field: str, inside: str, beside: str) -> str:

@@ -157,6 +157,7 @@ class Pool:
             self._close(seat)
         cancelled: CancelledError | None = None
         while self.policy.alive:
+            self._empty.clear()
             try:
                 await self._empty.wait()
             except CancelledError as error:  # every keeper bounds its own end, so this ends as well

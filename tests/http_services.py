@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import msgspec
@@ -15,7 +15,6 @@ from runnerd.spec import Delivery
 
 KEY = "sk-0123456789abcdef"
 Http = find_plugins().ingress["http"]
-T = TypeVar("T")
 
 PYTHON = Language(
     code="py",
@@ -99,28 +98,6 @@ async def serving(services: HttpServices, **settings: Any) -> AsyncIterator[http
         httpx.AsyncClient(base_url=notice.split()[0], headers={"x-api-key": KEY}, timeout=30) as client,
     ):
         yield client
-
-
-@asynccontextmanager
-async def held(block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """`block`, entered and left in one task: pytest-asyncio sets fixtures up and tears them down in two, which task groups refuse."""
-    opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    done = asyncio.Event()
-
-    async def hold() -> None:
-        try:
-            async with block as entered:
-                opened.set_result(entered)
-                await done.wait()
-        except Exception as error:
-            if opened.done():
-                raise
-            opened.set_exception(error)
-
-    holder = asyncio.create_task(hold())
-    yield await opened
-    done.set()
-    await holder
 
 
 def address(client: httpx.AsyncClient) -> tuple[str, int]:

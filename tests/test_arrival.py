@@ -2,7 +2,7 @@
 
 import pytest
 
-from runnerd import MSGPACK, Delivery, Job, Rejected, encode
+from runnerd import MSGPACK, Delivery, Job, Limits, Rejected, encode
 from runnerd.arrival import Names, arrival, refusal
 
 NAMES = Names(["py", "cpp"], {"python": "py", "c++": "cpp"})
@@ -78,3 +78,12 @@ def test_refused_with_the_field_and_the_fix(case: str) -> None:
 def test_a_refusal_says_whose_it_was() -> None:
     result = refusal(delivery(job_id="order-1"), Rejected("no"))
     assert (result.id, result.tenant, result.lang) == ("order-1", "acme", "py")
+
+
+@pytest.mark.parametrize(
+    ("inside", "beside", "holds"), [(None, None, None), (2.0, None, 2.0), (None, 3.0, 3.0), (2.0, 3.0, 2.0), (4.0, 3.0, 3.0)]
+)
+def test_of_two_times_the_smaller_holds(inside: float | None, beside: float | None, holds: float | None) -> None:
+    body = encode(Job(code="hi", limits=Limits(wall_s=inside), queue_ttl_s=inside))
+    job = arrival(Delivery(body=body, lang="py", wall_s=beside, queue_ttl_s=beside), NAMES).job
+    assert (job.limits.wall_s, job.queue_ttl_s) == (holds, holds)

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from http_services import KEY, HttpServices, held, ok, serving
+from hosting import hosted
+from http_services import KEY, HttpServices, ok, serving
 from runnerd import Interrupted, Rejected, Saturated, Stage
 
 
@@ -18,7 +19,7 @@ async def services() -> HttpServices:
 
 @pytest.fixture
 async def client(services: HttpServices) -> AsyncIterator[httpx.AsyncClient]:
-    async with held(serving(services)) as client:
+    async with hosted(serving(services)) as client:
         yield client
 
 

@@ -8,7 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from http_services import KEY, HttpServices, address, held, http, serving
+from hosting import hosted
+from http_services import KEY, HttpServices, address, http, serving
 from runnerd import ConfigError
 
 
@@ -19,7 +20,7 @@ async def services() -> HttpServices:
 
 @pytest.fixture
 async def client(services: HttpServices) -> AsyncIterator[httpx.AsyncClient]:
-    async with held(serving(services)) as client:
+    async with hosted(serving(services)) as client:
         yield client
 
 

@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from http_services import KEY, HttpServices, address, ask, held, http, ok, serving, start
+from hosting import hosted
+from http_services import KEY, HttpServices, address, ask, http, ok, serving, start
 from runnerd import IngressError
 
 
@@ -22,7 +23,7 @@ async def services() -> HttpServices:
 
 @pytest.fixture
 async def client(services: HttpServices) -> AsyncIterator[httpx.AsyncClient]:
-    async with held(serving(services)) as client:
+    async with hosted(serving(services)) as client:
         yield client
 
 

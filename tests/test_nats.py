@@ -284,3 +284,26 @@ async def test_what_is_no_result_is_said_so(tmp_path: Path, code: str, status: s
         assert "Rd-Status" not in msg.headers
         assert "secrets" not in str(msg.headers) + msg.data.decode()
         assert isinstance(result_of(await b.run("echo hi")), Result)
+
+
+async def test_all_slots_are_used_however_jobs_come(tmp_path: Path) -> None:
+    async with bench(tmp_path, slots=6, prefetch=0) as b:
+        waiting = []
+        for number in range(1, 7):
+            waiting.append(asyncio.create_task(b.run("wait")))
+            await wait_until(lambda number=number: len(b.services.running) == number, f"{number} jobs run")
+        b.services.release()
+        assert {result_of(await each).status for each in waiting} == {"ok"}
+        await b.all_done()
+
+
+async def test_a_question_that_fails_harms_nothing(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+
+        async def broken(tenant: str, job_id: str) -> None:
+            raise RuntimeError("secret")
+
+        b.services.status = broken  # type: ignore[assignment, method-assign]
+        msg = await b.ask("rd.v1.ctl.acme.j.status")
+        assert (msg.headers["Nats-Service-Error-Code"], b"secret" in msg.data) == ("500", False)
+        assert result_of(await b.run("echo on")).stdout == "on"

@@ -274,7 +274,7 @@ class TestCommand:
             program.write_text("files 2 10")
             out = tmp_path / "out"
             ended = await runnerd("run", str(program), *server)
-            assert "2 files" in ended.err
+            assert "not saved: 0.bin, 1.bin" in ended.err
             assert "--out" in ended.err
             assert (await runnerd("run", str(program), *server, "--out", str(out))).code == 0
             assert sorted(path.name for path in out.iterdir()) == ["0.bin", "1.bin"]

@@ -102,7 +102,7 @@ def unsaved(result: Result) -> str:
         return ""
     names = ", ".join(_shown(file.name) for file in result.files[:10])
     more = ", …" if len(result.files) > 10 else ""
-    return f"{len(result.files)} files of the program were not saved: {names}{more}: --out DIR saves them"
+    return f"not saved: {names}{more}: --out DIR saves the files that the program left"
 
 
 def _contents(result: Result) -> dict[Stream, bytes]:

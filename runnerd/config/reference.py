@@ -77,7 +77,7 @@ def meaning_of(setting: Setting) -> str:
     """The docstring under a setting's field, in one line; of a base class where the class has none."""
     if setting.path[-1] == "kind":
         part = _documented(setting.owner)[setting.path[1]]
-        return f"Which store takes them: its kind. {part}"
+        return f"Kind of the store. {part}"
     return next((found[setting.field.name] for type_ in setting.owner.__mro__ if setting.field.name in (found := _documented(type_))), "")
 
 

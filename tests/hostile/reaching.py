@@ -12,6 +12,7 @@ FORBIDDEN = """
     acct quotactl settimeofday clock_settime adjtimex syslog process_madvise pidfd_getfd fanotify_init clone3 sethostname
 """
 CALLS = {name: NUMBERS[name] for name in FORBIDDEN.split()}
+EVERY_CALL = f"for name, number in {CALLS!r}.items():\n    tried(name, lambda: call(number))\n"
 
 
 def ended_by_itself(result: Result) -> bool:
@@ -34,8 +35,9 @@ for path in ("@SECRET@", "/etc/shadow", "/root/.ssh", "/root", "/var/log", "/run
         "writing outside of the workspace",
         "T-55",
         """
-for path in ("@SECRET@", "@DIRECTORY@/new", "/usr/bin/python3", "/usr/x", "/x", "/etc/x", "/etc/passwd", "/dev/x", "/proc/sys/kernel/core_pattern",
-             "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/proc/self/oom_score_adj_", "/proc/1/oom_score_adj"):
+for path in ("@SECRET@", "@DIRECTORY@/new", "/usr/bin/python3", "/usr/x", "/x", "/etc/x", "/etc/passwd", "/dev/x",
+             "/proc/sys/kernel/core_pattern",
+             "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/proc/1/oom_score_adj"):
     tried(path, lambda: open(path, "r+b" if os.path.exists(path) else "wb").write(b"x"))
     tried("mode of " + path, lambda: os.chmod(path, 0o777))
 """,
@@ -144,9 +146,9 @@ for path in ("/usr/bin/su", "/usr/bin/mount", *found[:3]):
         "T-37",
         """
 if len(sys.argv) == 1:
-    os.execv(sys.executable, [sys.executable, "-c", "import os\\nopen_ = []\\nfor fd in range(256):\\n  try: os.fstat(fd); open_.append(fd)\\n  except OSError: pass\\nprint(open_)"])
+    os.execv("/bin/bash", ["bash", "-c", "for fd in {0..250}; do { : >&$fd; } 2>/dev/null && printf '%s ' $fd; done"])
 """,
-        said("[0, 1, 2]"),
+        said("1 2 "),
     ),
     Attack(
         "code that runs before the sandbox is shut",
@@ -167,7 +169,8 @@ tried("secret", lambda: open("@SECRET@").read())
         "the host's services",
         "T-41 T-42 T-43 T-45",
         """
-for family, address in ((socket.AF_INET, ("127.0.0.1", @PORT@)), (socket.AF_INET6, ("::1", @PORT@)), (socket.AF_INET, ("169.254.169.254", 80)),
+for family, address in ((socket.AF_INET, ("127.0.0.1", @PORT@)), (socket.AF_INET6, ("::1", @PORT@)),
+                        (socket.AF_INET, ("169.254.169.254", 80)),
                         (socket.AF_INET, ("10.0.0.1", 443)), (socket.AF_INET6, ("fd00:ec2::254", 80)), (socket.AF_UNIX, "\\0@ABSTRACT@"),
                         (socket.AF_UNIX, "@SOCKET@"), (socket.AF_UNIX, "@DIRECTORY@/socket"), (socket.AF_UNIX, "/run/docker.sock")):
     def connect():
@@ -195,7 +198,8 @@ for resolver in ("8.8.8.8", "127.0.0.53", "224.0.0.251"):
         "T-17 T-45",
         """
 for family, kind in ((socket.AF_INET, socket.SOCK_RAW), (socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_NETLINK, socket.SOCK_RAW),
-                     (38, socket.SOCK_SEQPACKET), (40, socket.SOCK_STREAM), (31, socket.SOCK_RAW), (44, socket.SOCK_RAW), (30, socket.SOCK_DGRAM)):
+                     (38, socket.SOCK_SEQPACKET), (40, socket.SOCK_STREAM), (31, socket.SOCK_RAW), (44, socket.SOCK_RAW),
+                     (30, socket.SOCK_DGRAM)):
     tried(str(family), lambda: socket.socket(family, kind))
 """,
         refused,

@@ -222,7 +222,7 @@ def _cases() -> Iterator[object]:
             yield pytest.param(attack, level, id=f"{level}-{attack.name.replace(' ', '_')}", marks=marks)
 
 
-@pytest.mark.parametrize(("attack", "level"), _cases())
+@pytest.mark.parametrize(("attack", "level"), list(_cases()))
 async def test_attack(
     attack: Attack,
     level: str,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import nats.errors
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from runnerd import IngressError, __version__
 
@@ -22,6 +23,8 @@ from .tasks import task_group
 Receive = Callable[[Msg], Awaitable[None]]
 
 _REBUILD_FIRST_S = 0.2
+_LEAVE_S = 5.0
+"""How long unsubscribing may take. It is one round trip to the server, and what had been sent before it."""
 _NO_CLIENT = (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError, nats.errors.OutboundBufferLimitError)
 
 
@@ -60,6 +63,7 @@ class Connection:
         self._bounds = bounds
         self._counters = counters
         self._routes: list[Route] = []
+        self._subscriptions: list[Subscription] = []
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
         self._last_error = ""
@@ -92,9 +96,28 @@ class Connection:
     async def route(self, route: Route) -> None:
         """Subscribe now and with each new client."""
         self._routes.append(route)
-        await self.subscribe(route)
+        self._subscriptions.append(await self.subscribe(route))
 
-    async def subscribe(self, route: Route) -> Any:
+    async def leave_routes(self) -> None:
+        """End all that `route` began: who asks from now on is told at once that nobody is there."""
+        subscriptions, self._subscriptions, self._routes = self._subscriptions, [], []
+        await self.leave(subscriptions)
+
+    async def leave(self, subscriptions: Sequence[Subscription]) -> bool:
+        """Unsubscribe. What the server had sent before it knew still comes to the receivers, before this returns.
+
+        False where the connection was lost in the middle: then the library has subscribed again, and can't leave twice.
+        """
+        left = True
+        try:
+            async with asyncio.timeout(_LEAVE_S), asyncio.TaskGroup() as tasks:
+                for subscription in subscriptions:
+                    tasks.create_task(subscription.drain())  # type: ignore[no-untyped-call]
+        except* (nats.errors.Error, OSError, TimeoutError):
+            left = False
+        return left
+
+    async def subscribe(self, route: Route) -> Subscription:
         """Subscribe with the current client alone; returns the library's subscription."""
         return await self.client.subscribe(
             route.subject,
@@ -199,8 +222,7 @@ class Connection:
                 )
                 self.client = client
                 self._closed.clear()
-                for route in self._routes:
-                    await self.subscribe(route)
+                self._subscriptions = [await self.subscribe(route) for route in self._routes]
             connecting = False
         except TimeoutError:
             cause = self._last_error or "no answer"

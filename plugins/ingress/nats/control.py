@@ -8,8 +8,9 @@ from nats.aio.msg import Msg
 from runnerd import TOKEN, Result, RunnerdError, Services
 
 from .bus import Bus
+from .counters import log
 from .endpoint import Endpoint
-from .refusal import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Refusal
+from .refusal import BAD_REQUEST, BROKEN, NOT_FOUND, UNAVAILABLE, Refusal
 from .reply import Reply
 from .request import folded
 
@@ -69,6 +70,9 @@ class Control:
                 await reply.data("status", State(id=job, state=answer), {"Rd-Status": answer})
         except RunnerdError as failure:
             error = await reply.refuse(Refusal(UNAVAILABLE, f"can't be told now: {failure}", self._retry_after_ms))
+        except Exception:  # noqa: BLE001 - whatever the daemon raises, who asked gets an answer and the others go on
+            log.exception("question failed in runnerd", job=job, verb=verb)
+            error = await reply.refuse(Refusal(BROKEN, "runnerd failed; its log says how"))
         finally:
             self._asked -= 1
             endpoint.end(began, error)

@@ -2,18 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from runnerd import Services
 
 from .connection import Connection, Route
 from .room import Room
-
-_LEAVE_S = 5.0
-"""How long leaving may take. It is one round trip to the server, and what had been sent before it."""
 
 
 class Group:
@@ -25,8 +22,9 @@ class Group:
         self._room = room
         self._services = services
         self._client: Client | None = None
-        self._subscriptions: list[Any] = []
+        self._subscriptions: list[Subscription] = []
         self._wake = asyncio.Event()
+        self._changing = asyncio.Lock()
         self.joined = 0
         """How often it was joined."""
 
@@ -61,17 +59,23 @@ class Group:
 
     async def step(self) -> None:
         """Join or leave, where that is due."""
-        client = self._connection.client
-        if client is not self._client:
-            self._client, self._subscriptions = client, []  # those of the old client went with it
-        if not client.is_connected:
-            return  # woken by the connection when it is up
-        wanted = not self._services.draining() and self._room.wants_more(self._services.free(), member=self.member)
-        if wanted and not self.member:
-            await self._join()
-        elif self.member and not wanted:
-            await self.leave()
-            self._wake.set()  # room may have come while leaving took its round trip
+        async with self._changing:
+            client = self._connection.client
+            if client is not self._client:
+                self._client, self._subscriptions = client, []  # those of the old client went with it
+            if not client.is_connected:
+                return  # woken by the connection when it is up
+            wanted = not self._services.draining() and self._room.wants_more(self._services.free(), member=self.member)
+            if wanted and not self.member:
+                await self._join()
+            elif self.member and not wanted:
+                await self._leave()
+                self._wake.set()  # room may have come while leaving took its round trip
+
+    async def leave(self) -> None:
+        """Leave, whatever room there is."""
+        async with self._changing:
+            await self._leave()
 
     async def _join(self) -> None:
         try:
@@ -81,16 +85,10 @@ class Group:
             return  # the client was closed meanwhile; its successor wakes us
         self.joined += 1
 
-    async def leave(self) -> None:
-        """Leave. What the server had sent before it knew still comes to the receiver."""
+    async def _leave(self) -> None:
+        """Unsubscribe; messages that were on their way still come, and are taken or refused by the room that there is then."""
         subscriptions, self._subscriptions = self._subscriptions, []
         client = self._client
-        if client is None or client.is_closed:
+        if client is None or client.is_closed or await self._connection.leave(subscriptions):
             return
-        try:
-            async with asyncio.timeout(_LEAVE_S):
-                await asyncio.gather(*(subscription.drain() for subscription in subscriptions))
-        except (nats.errors.Error, OSError, TimeoutError):
-            # The connection was lost in the middle, and the library has subscribed again what can't be left a second time.
-            # Only a new client is without it.
-            await client.close()
+        await client.close()  # only a new client is without what can't be left a second time

@@ -104,6 +104,7 @@ class Run:
     async def _run(self, request: Request, reply: Reply, began: int) -> None:
         """One job, from here to its answer. Raises nothing: a task that failed would end the others."""
         error = ""
+        asyncio.get_running_loop().call_soon(self._room.started)  # `submit` has begun then, and the daemon counts the job itself
         try:
             error = await self._answer(request, reply)
         except Saturated as refusal:
@@ -123,25 +124,18 @@ class Run:
 
     async def _answer(self, request: Request, reply: Reply) -> str:
         stream = self._stream(request, reply) if request.delivery.stream else None
-        ended = started = False
-        error = ""
-        try:
-            async for event in self._services.submit(request.delivery):
-                if not started:
-                    started = True
-                    self._room.started()
-                if isinstance(event, Result):
-                    ended = True
-                    self.statuses[event.status] = self.statuses.get(event.status, 0) + 1
-                    error = await reply.result(event, more=stream.result_headers() if stream else {})
-                    continue
-                if stream is None:  # the body asked for it, and no header: to the reply subject
-                    stream = self._stream(request, reply)
-                await stream.event(event)
-        finally:
-            if not started:
-                self._room.started()
-        return error if ended else await reply.refuse(Refusal(BROKEN, "runnerd gave no result; its log says why"))
+        error: str | None = None
+        async for event in self._services.submit(request.delivery):
+            if isinstance(event, Result):
+                self.statuses[event.status] = self.statuses.get(event.status, 0) + 1
+                error = await reply.result(event, more=stream.result_headers() if stream else {})
+                continue
+            if stream is None:  # the body asked for it, and no header: to the reply subject
+                stream = self._stream(request, reply)
+            await stream.event(event)
+        if error is None:
+            return await reply.refuse(Refusal(BROKEN, "runnerd gave no result; its log says why"))
+        return error
 
     def _stream(self, request: Request, reply: Reply) -> Stream:
         return Stream(reply, request.stream_to, self._bus, self._bounds.stream_pending_bytes)

@@ -120,6 +120,7 @@ class _Parts:
         self._room.closed = True
         await self._group.leave()
         await self._run.finish(self._nats.drain_s, self._nats.connect_s)
+        await self._bus.main.leave_routes()
         await self._bus.streams.flush()
         await self._bus.main.flush()
 
