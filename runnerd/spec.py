@@ -172,7 +172,7 @@ class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     """False: not opened. Without any configuration `nats` and `http` are."""
 
     def listens(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of all that `open` will listen on, so that `runnerd check` can see whether it is free."""
+        """Host and port of all that `open` will listen on, so that `runnerd check` can see whether it is free. Raises IngressError."""
         return ()
 
     def open(self, services: Services) -> AbstractAsyncContextManager[str]:

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from hosting import hosted
 from http_services import KEY, HttpServices, ok, serving
 from runnerd import Interrupted, Rejected, Saturated, Stage
+from runnerd.config import load_config
+from runnerd.daemon import open_daemon
+from runnerd.plugins import find_plugins
 
 
 @pytest.fixture
@@ -222,3 +227,23 @@ class TestPages:
         answer = await client.get("/exec")
         assert answer.status_code == 405
         assert answer.json()["error"]
+
+
+async def test_a_job_through_a_real_daemon(tmp_path: Path) -> None:
+    plugins = find_plugins()
+    flags = [f"state_dir={tmp_path}", "ingress.nats.enabled=false", "ingress.http.port=0", "pool.warm_at_start=false"]
+    settings = load_config(plugins, flags=[*flags, "isolation.minimum=process"], environ={}, directory=tmp_path).settings
+    only = msgspec.structs.replace(plugins, languages={"py": plugins.languages["py"]})
+    async with open_daemon(settings, only) as daemon:
+        key = (tmp_path / "api-key").read_text().strip()
+        async with httpx.AsyncClient(base_url=daemon.addresses["http"].split()[0], headers={"x-api-key": key}, timeout=60) as client:
+            code = "import sys; print(sys.argv[1:], input()); print('e', file=sys.stderr); sys.exit(3)"
+            job = {"lang": "python", "code": code, "args": ["a"], "stdin": "in"}
+            body = (await client.post("/exec", json=job)).json()
+            assert (body["stdout"], body["stderr"], body["status"], body["exit_code"]) == ("['a'] in\n", "e\n", "failed", 3)
+            body = (await client.post("/exec", json={"lang": "py", "code": "import os; os.kill(os.getpid(), 11)"})).json()
+            assert "SIGSEGV" in body["stderr"]
+            answer = await client.post("/exec", json={"lang": "cobol", "code": "x"})
+            assert (answer.status_code, answer.json()["field"]) == (400, "lang")
+            assert (await client.get("/ready")).status_code == 200
+            assert (await client.get("/health/detailed")).json()["executor"]["name"] == "local"

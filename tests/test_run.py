@@ -1,11 +1,13 @@
 """`runnerd run`, as a program: what it submits, shows, saves and exits with."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,7 @@ import pytest
 
 from nats_fixture import nats_server, wait_until
 from nats_ingress import Bench, bench
-from runnerd import File, Output, Rejected, Result, RunnerdError, Skipped, Stage, Started, decode_job
-from runnerd.commands.live import Closed, Live, exit_code, unsaved, verdict
-from runnerd.commands.outfiles import save_files
-from runnerd.commands.program import language_of, read_job
+from runnerd import decode_job
 from runnerd.plugins import find_plugins
 
 PLUGINS = find_plugins()
@@ -37,11 +36,22 @@ async def runnerd(*args: str, stdin: bytes = b"", **env: str) -> Ended:
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def started(*args: str, stdout: int = asyncio.subprocess.PIPE, **env: str) -> asyncio.subprocess.Process:
+async def started(
+    *args: str, stdout: int = asyncio.subprocess.PIPE, cwd: Path | None = None, session: bool = False, **env: str
+) -> asyncio.subprocess.Process:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNERD_", "NATS_"))}
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runnerd", *args, stdin=pipe, stdout=stdout, stderr=pipe, env={**clean, **env}
+        sys.executable,
+        "-m",
+        "runnerd",
+        *args,
+        stdin=pipe,
+        stdout=stdout,
+        stderr=pipe,
+        env={**clean, **env},
+        cwd=cwd,
+        start_new_session=session,
     )
 
 
@@ -54,197 +64,6 @@ def program(tmp_path: Path) -> Path:
 async def daemon(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Bench, tuple[str, ...]]]:
     async with bench(tmp_path / "bus", **settings) as b:
         yield b, ("--server", b.server.url)
-
-
-class TestProgram:
-    def test_the_file_and_its_options_become_a_job(self, tmp_path: Path, program: Path) -> None:
-        program.write_text("print('ä')")
-        (tmp_path / "in.bin").write_bytes(b"\0\xff")
-        (tmp_path / "data=1").write_bytes(b"d")
-        job = read_job(
-            str(program),
-            ["-x", "y"],
-            plugins=PLUGINS,
-            stdin=str(tmp_path / "in.bin"),
-            inputs=[f"sub/data.csv={tmp_path / 'data=1'}", str(tmp_path / "in.bin")],
-            timeout_s=1.5,
-            job_id="j1",
-        )
-        assert (job.id, job.lang, job.code, job.args, job.input) == ("j1", "py", "print('ä')", ("-x", "y"), b"\0\xff")
-        assert [(file.name, file.content) for file in job.files] == [("sub/data.csv", b"d"), ("in.bin", b"\0\xff")]
-        assert job.limits.wall_s == 1.5
-        assert read_job(str(program), [], plugins=PLUGINS).id != ""
-
-    @pytest.mark.parametrize(
-        ("name", "code", "lang"),
-        [
-            ("a.py", "", "py"),
-            ("A.CPP", "", "cpp"),
-            ("a.b.ts", "", "ts"),
-            ("tool", "#!/usr/bin/env python3\n", "py"),
-            ("tool", "#!/usr/bin/env -S node --x\n", "js"),
-            ("tool", "#!/bin/bash -e\n", "bash"),
-            ("-", "print(1)", "py"),
-            ("-", "#!/usr/bin/env bash\n", "bash"),
-        ],
-    )
-    def test_its_language(self, name: str, code: str, lang: str) -> None:
-        assert language_of(name, code, PLUGINS) == lang
-
-    def test_an_unknown_suffix_lists_those_known(self) -> None:
-        with pytest.raises(RunnerdError, match=r"a\.xyz: .*--lang.*\.py \(py\)"):
-            language_of("a.xyz", "", PLUGINS)
-
-    def test_what_can_not_be_read_is_named(self, tmp_path: Path, program: Path) -> None:
-        with pytest.raises(RunnerdError, match=r"program\.py: can't be read: No such file"):
-            read_job(str(program), [], plugins=PLUGINS)
-        program.write_bytes(b"print('\xff')")
-        with pytest.raises(RunnerdError, match=r"program\.py: is not UTF-8 at byte 7"):
-            read_job(str(program), [], plugins=PLUGINS)
-        program.write_text("")
-        with pytest.raises(RunnerdError, match="nothing-here: can't be read"):
-            read_job(str(program), [], plugins=PLUGINS, inputs=["x=nothing-here"])
-        with pytest.raises(Rejected, match="--file"):
-            read_job(str(program), [], plugins=PLUGINS, inputs=["../x=nothing-here"])
-        with pytest.raises(RunnerdError, match="--stdin -"):
-            read_job("-", [], plugins=PLUGINS, stdin="-")
-
-
-class TestLive:
-    def output(self, seq: int, text: str, **fields: Any) -> Output:
-        return Output(**{"id": "j", "stream": "stdout", "seq": seq, "text": text, **fields})
-
-    async def test_output_is_written_as_it_comes_and_once(self, capfd: pytest.CaptureFixture[str]) -> None:
-        live = Live()
-        await live.show(Started(id="j", stage="run"))
-        await live.show(self.output(1, "a\n"))
-        await live.show(self.output(1, "e\n", stream="stderr"))
-        assert capfd.readouterr() == ("a\n", "e\n")
-        await live.show(self.output(2, "b\n"))
-        await live.show(Result(status="ok", stdout="a\nb\n", stderr="e\n"))
-        assert capfd.readouterr() == ("b\n", "")
-
-    async def test_what_was_lost_on_the_way_comes_with_the_result(self, capfd: pytest.CaptureFixture[str]) -> None:
-        live = Live()
-        await live.show(self.output(1, "a"))
-        await live.show(self.output(3, "c"))
-        await live.show(self.output(4, "d"))
-        await live.show(Result(status="ok", stdout="abcd", stderr="e"))
-        assert capfd.readouterr() == ("abcd", "e")
-
-    async def test_bytes_stay_bytes(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-        live = Live()
-        await live.show(self.output(1, "\ufffd\0", data=b"\xff\0"))
-        await live.show(Result(status="ok", stdout="\ufffd\0x", stdout_bytes=b"\xff\0x"))
-        assert capfdbinary.readouterr() == (b"\xff\0x", b"")
-
-    async def test_a_compiler_speaks_on_stderr(self, capfd: pytest.CaptureFixture[str]) -> None:
-        live = Live()
-        await live.show(self.output(1, "warn", stage="compile"))
-        await live.show(self.output(1, "out"))
-        await live.show(Result(status="ok", stdout="out", compile=Stage(exit_code=0, stdout="warning", stderr="!")))
-        assert capfd.readouterr() == ("out", "warning!")
-
-    async def test_a_second_start_begins_anew(self, capfd: pytest.CaptureFixture[str]) -> None:
-        live = Live()
-        await live.show(self.output(1, "half"))
-        await live.show(Started(id="j", stage="run", start=2))
-        await live.show(self.output(1, "whole"))
-        await live.show(Result(status="ok", stdout="whole"))
-        out, err = capfd.readouterr()
-        assert (out, "started again" in err) == ("halfwhole", True)
-
-    async def test_a_reader_that_went_away_is_noticed(self) -> None:
-        reading, writing = os.pipe()
-        kept = os.dup(1)
-        os.close(reading)
-        os.dup2(writing, 1)
-        try:
-            with pytest.raises(Closed):
-                await Live().show(self.output(1, "x"))
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-            os.close(writing)
-
-    @pytest.mark.parametrize(
-        ("result", "code", "words"),
-        [
-            (Result(status="ok", exit_code=0), 0, ""),
-            (Result(status="failed", exit_code=3), 3, ""),
-            (Result(status="failed", signal=11), 139, "SIGSEGV"),
-            (Result(status="failed", stage="compile", compile=Stage(exit_code=2)), 2, ""),
-            (Result(status="timeout", limit="wall_s", reason="used up"), 124, "timeout (wall_s): used up"),
-            (Result(status="oom"), 137, "oom"),
-            (Result(status="limit", limit="files", exit_code=0), 1, "limit (files)"),
-            (Result(status="cancelled"), 130, "cancelled"),
-            (Result(status="rejected", reason="lang: unknown"), 125, "rejected: lang: unknown"),
-            (Result(status="expired"), 125, "expired"),
-            (Result(status="dead", reason="no sandbox"), 125, "dead: no sandbox"),
-        ],
-    )
-    def test_exit_codes_and_verdicts(self, result: Result, code: int, words: str) -> None:
-        assert exit_code(result) == code
-        assert words in "\n".join(verdict(result))
-        assert words or not verdict(result)
-
-    def test_names_of_files_can_not_steer_the_terminal(self) -> None:
-        skipped = (Skipped(name="\x1b[2Jx", reason="too large"),)
-        result = Result(status="ok", files=(File(name="\x1b]0;x", text=""),), skipped=skipped)
-        assert "\x1b" not in unsaved(result) + "".join(verdict(result))
-
-
-class TestOutfiles:
-    @pytest.fixture
-    def out(self, tmp_path: Path) -> Iterator[Path]:
-        outside = tmp_path / "outside"
-        outside.mkdir()
-        (outside / "kept").write_text("kept")
-        handles = len(os.listdir("/proc/self/fd"))
-        yield tmp_path / "out"
-        assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("kept", "kept")]
-        assert len(os.listdir("/proc/self/fd")) == handles
-
-    def test_files_are_saved_with_their_directories(self, out: Path) -> None:
-        assert save_files([File(name="a.bin", data=b"\0\xff"), File(name="d/e/f.txt", text="ä")], out) == 2
-        assert (out / "a.bin").read_bytes() == b"\0\xff"
-        assert (out / "d/e/f.txt").read_text() == "ä"
-
-    @pytest.mark.parametrize("name", ["../outside/x", "/etc/x", "a/../../outside/x", "", ".", "..", "a\0b", "a\nb", "a//b", "x" * 300])
-    def test_no_name_leads_out(self, out: Path, name: str) -> None:
-        with pytest.raises(RunnerdError, match="not saved"):
-            save_files([File(name=name, text="evil"), File(name="good", text="good")], out)
-        assert [path.name for path in out.iterdir()] == ["good"]
-
-    @pytest.mark.parametrize("force", [False, True])
-    def test_links_in_the_directory_are_not_followed(self, out: Path, force: bool) -> None:
-        out.mkdir()
-        (out / "link").symlink_to(out.parent / "outside" / "kept")
-        (out / "dir").symlink_to(out.parent / "outside")
-        os.link(out.parent / "outside" / "kept", out / "hard")
-        files = [File(name=name, text="evil") for name in ("link", "dir/kept", "hard")]
-        with pytest.raises(RunnerdError):
-            save_files(files, out, force=force)
-        assert (out / "link").is_symlink() is not force
-
-    def test_nothing_is_replaced_without_force(self, out: Path) -> None:
-        out.mkdir()
-        (out / "a").write_text("old")
-        with pytest.raises(RunnerdError, match=r"a: is there already.*--force"):
-            save_files([File(name="a", text="new")], out)
-        assert (out / "a").read_text() == "old"
-        save_files([File(name="a", text="new")], out, force=True)
-        assert (out / "a").read_text() == "new"
-
-    def test_what_stands_in_the_way_is_named(self, out: Path) -> None:
-        out.mkdir()
-        (out / "file").write_text("")
-        (out / "dir").mkdir()
-        for name, words in (("file/x", "file/x"), ("dir", "dir")):
-            with pytest.raises(RunnerdError, match=words):
-                save_files([File(name=name, text="")], out, force=True)
-        with pytest.raises(RunnerdError, match="--out"):
-            save_files([], out / "file")
 
 
 class TestCommand:
@@ -324,3 +143,72 @@ class TestCommand:
     async def test_no_such_file(self) -> None:
         ended = await runnerd("run", "nothing.py", "--server", "nats://127.0.0.1:1")
         assert (ended.code, ended.err) == (125, "runnerd: nothing.py: can't be read: No such file or directory\n")
+
+
+class TestOwnDaemon:
+    """Nothing runs, so the job gets a daemon, a NATS server and a sandbox of its own, all of which end with it."""
+
+    @asynccontextmanager
+    async def command(self, tmp_path: Path, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        with socket.socket() as taken:  # bound and not listening: nothing else answers there
+            taken.bind(("127.0.0.1", 0))
+            free = f"ingress.nats.listen=127.0.0.1:{taken.getsockname()[1]}"
+            flags = ("--set", free, "--set", "isolation.minimum=process")
+            process = await started("run", *flags, *args, cwd=tmp_path, session=True, TMPDIR=str(tmp_path / "tmp"))
+            yield process
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        assert list((tmp_path / "tmp").iterdir()) == []
+        await wait_until(lambda: not self.left(process.pid), "none of its processes is left")
+
+    @staticmethod
+    def left(session: int) -> list[str]:
+        """Command lines of processes in a session."""
+        lines = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    lines.append((stat.parent / "cmdline").read_text())
+        return lines
+
+    @pytest.fixture(autouse=True)
+    def directory(self, tmp_path: Path) -> None:
+        (tmp_path / "tmp").mkdir()
+
+    async def test_it_runs_and_is_gone(self, tmp_path: Path, program: Path) -> None:
+        program.write_text("import sys\nprint('hi', sys.argv[1], input())\nopen('new', 'w').write('x')\nsys.exit(5)\n")
+        (tmp_path / "in").write_text("line\n")
+        args = (str(program), "--stdin", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--", "arg")
+        async with self.command(tmp_path, *args) as process:
+            out, err = await asyncio.wait_for(process.communicate(), 120)
+        assert (process.returncode, out) == (5, b"hi arg line\n"), err
+        assert b"a daemon of its own" in err
+        assert (tmp_path / "out" / "new").read_text() == "x"
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    async def test_ended_it_takes_everything_along(self, tmp_path: Path, program: Path, number: int, code: int) -> None:
+        program.write_text("import time\nprint('started', flush=True)\ntime.sleep(600)\n")
+        async with self.command(tmp_path, str(program)) as process:
+            assert process.stdout is not None
+            assert await asyncio.wait_for(process.stdout.readline(), 120) == b"started\n"  # live, too
+            process.send_signal(number)
+            _, err = await asyncio.wait_for(process.communicate(), 120)
+        assert (process.returncode, b"Traceback" in err) == (code, False), err
+
+
+class TestLanguages:
+    async def test_table_and_json(self, tmp_path: Path) -> None:
+        ended = await runnerd("languages", RUNNERD_STATE_DIR=str(tmp_path))
+        assert ended.code == 0
+        assert "Python" in ended.out
+        assert "javascript" in ended.out
+        rows = json.loads((await runnerd("languages", "--json", POD_POOL_PY="9")).out)
+        python = next(row for row in rows if row["code"] == "py")
+        assert (python["warm"], python["version"] != "", python["image"]) == (9, True, "python")
+        assert {row["code"] for row in rows} == set(PLUGINS.languages)
+
+    async def test_what_is_missing_comes_with_the_command_that_installs_it(self) -> None:
+        rows = json.loads((await runnerd("languages", "--json", "--missing")).out)
+        assert all(row["problem"] and not row["version"] for row in rows)

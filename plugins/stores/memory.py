@@ -25,12 +25,12 @@ class Memory(Store, tag="memory", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open_kv(self) -> AsyncGenerator[KeyValues, None]:
         """An empty key-value store."""
-        yield MemoryKeyValues(self)
+        yield _KeyValues(self)
 
     @asynccontextmanager
     async def open_blobs(self) -> AsyncGenerator[Blobs, None]:
         """An empty blob store."""
-        yield MemoryBlobs(self)
+        yield _Blobs(self)
 
 
 class _Entry(NamedTuple):
@@ -64,7 +64,7 @@ class _Room:
         self._bytes -= size + len(key)
 
 
-class MemoryKeyValues:
+class _KeyValues:
     """A dictionary. An operation never waits, so none sees another half done."""
 
     def __init__(self, settings: Memory, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,14 +97,7 @@ class MemoryKeyValues:
         self._remove(check_key(key))
 
     async def expire(self, most: int = 1000) -> int:
-        now, removed = self._clock(), 0
-        while removed < most and self._expiries and self._expiries[0][0] <= now:
-            _, key, revision = heapq.heappop(self._expiries)
-            entry = self._entries.get(key)
-            if entry is not None and entry.revision == revision:
-                self._remove(key)
-                removed += 1
-        return removed
+        return self._sweep(most)
 
     def _find(self, key: str) -> _Entry | None:
         entry = self._entries.get(key)
@@ -116,7 +109,7 @@ class MemoryKeyValues:
         if standing is not None:
             self._room.give(key, len(standing.value))
         try:
-            self._room.take(key, len(value))
+            self._make_room(key, len(value))
         except StoreError:
             if standing is not None:
                 self._room.take(key, len(standing.value))
@@ -127,6 +120,24 @@ class MemoryKeyValues:
             heapq.heappush(self._expiries, (expires, key, self._revision))
             self._compact()
         return str(self._revision)
+
+    def _make_room(self, key: str, size: int) -> None:
+        try:
+            self._room.take(key, size)
+        except StoreError:
+            if not self._sweep(len(self._entries), but=key):
+                raise
+            self._room.take(key, size)
+
+    def _sweep(self, most: int, but: str = "") -> int:
+        now, removed = self._clock(), 0
+        while removed < most and self._expiries and self._expiries[0][0] <= now:
+            _, key, revision = heapq.heappop(self._expiries)
+            entry = self._entries.get(key)
+            if entry is not None and entry.revision == revision and key != but:
+                self._remove(key)
+                removed += 1
+        return removed
 
     def _remove(self, key: str) -> None:
         entry = self._entries.pop(key, None)
@@ -140,7 +151,7 @@ class MemoryKeyValues:
             heapq.heapify(self._expiries)
 
 
-class MemoryBlobs:
+class _Blobs:
     """Blobs as bytes objects."""
 
     def __init__(self, settings: Memory) -> None:

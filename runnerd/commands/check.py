@@ -95,24 +95,32 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 def _ports(settings: "Settings") -> Iterator[Finding]:
     """Whether what each ingress will listen on is free."""
-    import socket
+    from ..errors import IngressError
 
     for kind, ingress in settings.ingress.items():
-        for host, port in ingress.listens():
-            about = f"ingress.{kind}"
-            try:
-                family, type_, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-                with socket.socket(family, type_, protocol) as listener:
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    listener.bind(address)
-            except OSError as error:
-                yield Finding(about=about, state="problem", text=f"can't listen on {host} port {port}: {error.strerror}")
-            else:
-                yield Finding(about=about, state="ok", text=f"{host} port {port} is free")
+        about = f"ingress.{kind}"
+        try:
+            for host, port in ingress.listens():
+                yield _port(about, host, port)
+        except IngressError as error:
+            yield Finding(about=about, state="problem", text=str(error))
+
+
+def _port(about: str, host: str, port: int) -> Finding:
+    import socket
+
+    try:
+        family, type_, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, type_, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        return Finding(about=about, state="problem", text=f"can't listen on {host} port {port}: {error.strerror}")
+    return Finding(about=about, state="ok", text=f"{host} port {port} is free" if port else f"{host}, any free port")
 
 
 async def _isolation(settings: "Settings", languages: "Mapping[str, Language]") -> AsyncIterator[Finding]:
-    """Start sandboxes, which attacks themselves with the canary probes, and tell the level that was reached."""
+    """Start an agent, which has to withstand the canary probes, and tell the level that was reached."""
     from ..errors import Rejected, SandboxError
     from ..executors.local import open_local
     from ..isolation import check_level

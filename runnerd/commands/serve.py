@@ -122,8 +122,8 @@ def _welcome(config: "Config", daemon: "Daemon") -> Iterator[str]:
     if missing:
         yield f"  {'':<10} no tool chain here for: {' '.join(missing)} (`runnerd languages` says how to install one)"
     yield f"  {'state':<10} {settings.state_dir}"
-    for note in config.notes:
-        yield f"  {'note':<10} {note}"
+    if config.notes:
+        yield f"  {'note':<10} {len(config.notes)} settings do not do what they say: `runnerd check` names them"
     if refuses := daemon.refuses():
         yield f"  {'WARNING':<10} every job is rejected: {refuses}"
 

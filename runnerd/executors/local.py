@@ -19,6 +19,7 @@ from msgspec import Struct
 from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, Options
 from ..errors import SandboxError, SandboxLost
 from ..job import Job, Limits
+from ..nursery import open_nursery
 from ..spec import Language
 from . import archive, canaries
 from .sandbox import AgentSandbox
@@ -29,6 +30,7 @@ LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
 START_S = 30.0
 """How long an agent may take to start: with the `data` profile it imports for seconds."""
 READY_S = 15.0
+PREFIX = "runnerd-"
 RESTART_S = 0.5
 
 log = structlog.get_logger("runnerd.local")
@@ -67,14 +69,15 @@ async def open_local(settings: LocalSettings, slots: int, languages: Iterable[La
     """
     python = find_python(settings.python)
     paths = tuple(sorted({path for language in languages for path in language.paths}))
-    with tempfile.TemporaryDirectory(prefix="runnerd-", ignore_cleanup_errors=True) as name:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         os.chmod(directory, 0o711)  # noqa: S103 - the agent may run as another user
         archive.write(directory / "agent.pyz")
         executor = LocalExecutor(settings, slots, paths, python, directory)
         try:
             await executor.start()
-            async with asyncio.TaskGroup() as tasks:
+            async with open_nursery() as tasks:
                 supervisor = tasks.create_task(executor.supervise())
                 try:
                     yield executor
@@ -82,6 +85,14 @@ async def open_local(settings: LocalSettings, slots: int, languages: Iterable[La
                     supervisor.cancel()
         finally:
             await executor.stop()
+
+
+def _sweep() -> None:
+    """Remove what daemons left that were killed: their agents have ended with them."""
+    for directory in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
+        pid = directory.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}") and directory.stat().st_uid == os.geteuid():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def find_python(wanted: str) -> str:

@@ -30,7 +30,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     """Header that carries the key. `Authorization: Bearer KEY` works as well."""
     tenant: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", extra={"env": "API_TENANT"})] = "default"
     """Whose jobs they are."""
-    state_dir: Annotated[str, Meta(extra={"env": "RUNNERD_STATE_DIR"})] = ""
+    state_dir: str = ""
     """Directory of the key that was made here; set from the daemon's own."""
     body_bytes: Annotated[int, Meta(ge=1024, extra={"env": "API_MAX_BODY_BYTES"})] = 10 << 20
     """Largest request body, in bytes; more is refused (413) before it is read."""

@@ -16,7 +16,7 @@ from runnerd import Ingress, Services, hookimpl
 
 from .counters import Counters
 from .credentials import shown
-from .server import Server
+from .server import Server, address
 from .serving import serving
 
 _TOKENS = r"^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64})*$"
@@ -111,6 +111,10 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
             raise ValueError("user and password: give both, or neither")
         if self.tls_key and not self.tls_cert:
             raise ValueError("tls_key: needs tls_cert")
+
+    def listens(self) -> tuple[tuple[str, int], ...]:
+        """See `Ingress.listens`."""
+        return () if self.url else (address(self.listen),)
 
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:

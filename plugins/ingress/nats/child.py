@@ -51,6 +51,8 @@ class Child:
 
     async def start(self) -> None:
         """Start the server and wait until it answers. Raises IngressError with the end of what it said."""
+        for old in self._server.directory.glob("nats-server_*.ports"):  # of servers that were killed
+            old.unlink(missing_ok=True)
         config = self._server.write_config(self._host, self._port, self._name)
         errors = os.open(self._server.directory / "nats-server.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:

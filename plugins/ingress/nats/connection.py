@@ -227,8 +227,10 @@ class Connection:
         except TimeoutError:
             cause = self._last_error or "no answer"
             raise IngressError(f"{self._shown}: no connection within {self._bounds.connect_s} s: {cause}") from None
-        except (nats.errors.Error, OSError) as error:
-            raise IngressError(f"{self._shown}: no connection: {error}") from None
+        except IngressError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library, ssl and nkeys raise what they like; all mean: no connection
+            raise IngressError(f"{self._shown}: no connection: {str(error) or type(error).__name__}") from None
         finally:
             if connecting:
                 await client.close()

@@ -37,12 +37,12 @@ class Group:
         return bool(self._subscriptions) and self._client is self._connection.client
 
     def wake(self) -> None:
-        """Look again whether to be in the group: room, daemon or connection have changed."""
-        self._wake.set()
+        """Room, daemon or connection have changed: join or leave, if that is due. Costs next to nothing if not."""
+        if self.member != self._wanted():
+            self._wake.set()
 
-    def full(self) -> bool:
-        """Whether the group should be left."""
-        return not self._room.wants_more(self._services.free(), member=True)
+    def _wanted(self) -> bool:
+        return not self._services.draining() and self._room.wants_more(self._services.free(), member=self.member)
 
     async def keep(self) -> None:
         """Join and leave, for ever."""
@@ -55,7 +55,7 @@ class Group:
         """Wake `keep` with every change in the daemon, for ever."""
         while True:
             await self._services.changed()
-            self._wake.set()
+            self.wake()
 
     async def step(self) -> None:
         """Join or leave, where that is due."""
@@ -65,10 +65,9 @@ class Group:
                 self._client, self._subscriptions = client, []  # those of the old client went with it
             if not client.is_connected:
                 return  # woken by the connection when it is up
-            wanted = not self._services.draining() and self._room.wants_more(self._services.free(), member=self.member)
-            if wanted and not self.member:
+            if not self.member and self._wanted():
                 await self._join()
-            elif self.member and not wanted:
+            elif self.member and not self._wanted():
                 await self._leave()
                 self._wake.set()  # room may have come while leaving took its round trip
 

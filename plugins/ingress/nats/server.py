@@ -48,7 +48,7 @@ class Server(Struct, frozen=True, kw_only=True):
 
         Raises IngressError, naming address or directory and what to do.
         """
-        host, port = _address(self.listen)
+        host, port = address(self.listen)
         self._check_public(host)
         program = self._program()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +119,8 @@ class Server(Struct, frozen=True, kw_only=True):
             os.close(lock)
 
 
-def _address(listen: str) -> tuple[str, int]:
+def address(listen: str) -> tuple[str, int]:
+    """Host and port of `address:port`. Raises IngressError."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]").replace("localhost", "127.0.0.1")
     try:

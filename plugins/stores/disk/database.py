@@ -1,0 +1,147 @@
+"""A SQLite database in a thread of its own. Operations that come in together share a transaction, and so the wait for the disk."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from runnerd import StoreError
+
+T = TypeVar("T")
+Answer = tuple["asyncio.Future[Any]", Any, StoreError | None]
+
+_AT_ONCE = 256
+"""Operations that share a transaction at most."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS expiries ON entries (expires);
+"""
+
+
+class _Operation(NamedTuple):
+    act: Callable[[sqlite3.Connection], Any]
+    told: "asyncio.Future[Any]"
+
+
+class Database:
+    """The database, between `open` and `close`."""
+
+    def __init__(self, path: Path, *, most_bytes: int, most_waiting: int, fsync: bool) -> None:
+        self._path = path
+        self._most_bytes = most_bytes
+        self._most_waiting = most_waiting
+        self._fsync = fsync
+        self._operations: queue.Queue[_Operation | None] = queue.Queue(most_waiting)
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._serve, name="runnerd-kv")
+        self._ended = False
+        self._revision = 0
+
+    async def open(self) -> None:
+        """Start the thread. Raises StoreError where the file can't be used."""
+        self._thread.start()
+        try:
+            await asyncio.shield(self._opened)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End the thread, after all that waits for it."""
+        await asyncio.shield(asyncio.to_thread(self._end))
+
+    def _end(self) -> None:
+        self._operations.put(None)
+        self._thread.join()
+
+    async def ask(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `act` in the thread. Raises StoreError."""
+        told: asyncio.Future[T] = self._loop.create_future()
+        try:
+            self._operations.put_nowait(_Operation(act, told))
+        except queue.Full:
+            raise StoreError(f"{self._path}: {self._most_waiting} operations wait for the disk already") from None
+        return await told
+
+    def revision(self) -> int:
+        """A revision that no entry has had: the time, so that one that was deleted doesn't come back."""
+        self._revision = max(self._revision + 1, time.time_ns())
+        return self._revision
+
+    def _serve(self) -> None:
+        try:
+            connection = self._connect()
+        except (sqlite3.Error, OSError) as error:
+            failure = StoreError(f"{self._path}: can't be used as a database: {error}")
+            self._tell([(self._opened, None, failure)])
+            while (operation := self._operations.get()) is not None:
+                self._tell([(operation.told, None, failure)])
+            return
+        self._tell([(self._opened, None, None)])
+        try:
+            while not self._ended and (first := self._operations.get()) is not None:
+                self._tell(self._transact(connection, self._gather(first)))
+        finally:
+            connection.close()
+
+    def _gather(self, first: _Operation) -> list[_Operation]:
+        operations = [first]
+        while len(operations) < _AT_ONCE:
+            try:
+                operation = self._operations.get_nowait()
+            except queue.Empty:
+                break
+            if operation is None:
+                self._ended = True
+                break
+            operations.append(operation)
+        return operations
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {self._most_bytes // page_bytes}")
+        connection.executescript(_SCHEMA)
+        self._revision = connection.execute("SELECT coalesce(max(revision), 0) FROM entries").fetchone()[0]
+        return connection
+
+    def _transact(self, connection: sqlite3.Connection, operations: list[_Operation]) -> list[Answer]:
+        """Run all operations in one transaction; where that fails, each in one of its own, so that each fails for itself."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            answers: list[Answer] = [(operation.told, operation.act(connection), None) for operation in operations]
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the thread serves the others, and who asked is told
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if len(operations) > 1:
+                return [answer for operation in operations for answer in self._transact(connection, [operation])]
+            return [(operations[0].told, None, self._failure(error))]
+        else:
+            return answers
+
+    def _failure(self, error: Exception) -> StoreError:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            return StoreError(f"{self._path}: full at {self._most_bytes} bytes, or the disk is: raise kv_bytes, or free some")
+        return StoreError(f"{self._path}: {error}")
+
+    def _tell(self, answers: list[Answer]) -> None:
+        self._loop.call_soon_threadsafe(_answer, answers)
+
+
+def _answer(answers: list[Answer]) -> None:
+    for told, value, failure in answers:
+        if told.done():
+            continue  # who asked was cancelled
+        if failure is not None:
+            told.set_exception(failure)
+        else:
+            told.set_result(value)
