@@ -22,6 +22,9 @@ T = TypeVar("T")
 _UNENDED_TTL_S = 86_400.0
 """How long the record of a job that did not end is kept at least: nobody may come back for it."""
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+_PLAIN = Job()
+_BODY = tuple(name for name in Job.__struct_fields__ if name not in ("v", "id", "stream", "queue_ttl_s"))
+"""What makes a job this job and no other, by field."""
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,7 +45,8 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 def digest_of(job: Job) -> bytes:
     """What makes two submissions the same job: all but its id, and how it is waited for."""
-    body = msgspec.structs.replace(job, v=1, id="", stream=False, queue_ttl_s=None)
+    # by value, not by `omit_defaults`: that goes by identity, and so tells a decoded job from one that was constructed
+    body = {name: value for name in _BODY if (value := getattr(job, name)) != getattr(_PLAIN, name)}
     return hashlib.blake2b(_encoder.encode(body), digest_size=16).digest()
 
 

@@ -125,7 +125,7 @@ def sometimes(seed: int, share: float) -> Callable[[], bool]:
 
 def a_language(code: str = "py", warm: int = 0, **fields: object) -> Language:
     """A language for tests."""
-    filled = {"name": code, "filename": f"main.{code}", "run": (code,), "image": code, "version": (code, "--version"), "hello": "hi"} | fields
+    filled = {"name": code, "filename": f"main.{code}", "run": (code,), "image": code, "version": (code,), "hello": "hi"} | fields
     return Language(code=code, warm=warm, **filled)  # type: ignore[arg-type]
 
 

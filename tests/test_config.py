@@ -1,5 +1,6 @@
 """One typed tree from four sources, and one report of everything that is wrong."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import pytest
 from msgspec import Meta
 
 from runnerd import ConfigError, Ingress, Language, Store
-from runnerd.config import Config, load_config
+from runnerd.config import Config, load_config, settings_of
 from runnerd.config.reference import reference, shown, template
 from runnerd.plugins import Broken, Origin, Plugins, find_plugins
 
@@ -201,6 +202,11 @@ def test_a_store_must_be_able_to_do_its_part(load: Load) -> None:
     assert problem == "runnerd.toml:2: there is no store of keys and values 'bucket', only disk, memory"
 
 
+def test_a_setting_of_another_kind(load: Load) -> None:
+    (problem,) = problems(load, '[store.kv]\nkind = "memory"\nsync = false')
+    assert problem == "runnerd.toml:3: store.kv.sync is a setting of kind disk, and the kind is memory"
+
+
 def test_another_kind_takes_the_former_kinds_fields_out_of_use(load: Load) -> None:
     config = load('[store.kv]\nkind = "disk"\nsync = false', RUNNERD_STORE_KV_KIND="memory")
     assert config.settings.store.kv == Memory()
@@ -254,11 +260,11 @@ def test_bundled_settings_are_all_documented() -> None:
 def test_template_is_a_dotenv_file_that_changes_nothing(tmp_path: Path) -> None:
     plugins = find_plugins()
     default = load_config(plugins, environ={}, directory=tmp_path)
-    lines = [
-        line[1:] if line.startswith("#") and "=" in line and " " not in line.split("=")[0] else line
-        for line in template(plugins).splitlines()
-    ]
-    (tmp_path / ".env").write_text("\n".join(lines))
+    others = {name for one in settings_of(plugins) if one.path[0] == "store" and one.kind not in ("", "disk") for name in one.names}
+    others -= {name for one in settings_of(plugins) if one.kind in ("", "disk") for name in one.names}
+    taken = [re.sub(r"^#([A-Z0-9_]+=)", r"\1", line) for line in template(plugins).splitlines()]
+    assert "MAX_EXECUTION_TIME=30" in taken
+    (tmp_path / ".env").write_text("\n".join(line for line in taken if line.partition("=")[0] not in others))
     config = load_config(plugins, environ={}, directory=tmp_path)
     assert config.settings == default.settings
     assert config.notes == ()
@@ -272,3 +278,11 @@ def test_example_file_loads() -> None:
     """And with its comments taken away, every setting that it shows is known."""
     config = load_config(find_plugins(), file="runnerd.toml", environ={}, directory=ROOT)
     assert config.notes == ()
+
+
+def test_example_file_holds_the_defaults(tmp_path: Path) -> None:
+    plugins = find_plugins()
+    example = load_config(plugins, file="runnerd.toml", environ={}, directory=ROOT).settings
+    assert example.limits == load_config(plugins, environ={}, directory=tmp_path).settings.limits
+    assert example.store == load_config(plugins, environ={}, directory=tmp_path).settings.store
+    assert example.ingress == load_config(plugins, environ={}, directory=tmp_path).settings.ingress

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import httpx
@@ -79,7 +80,6 @@ class World(NamedTuple):
     def logged(self, write: Callable[[], None]) -> list[dict[str, Any]]:
         """What is in the log file after `write`."""
         file = self.directory / "log"
-        file.unlink(missing_ok=True)
         self.environ.setdefault("LOG_FILE", str(file))
         with open_log(self.settings().log):
             write()
@@ -211,7 +211,7 @@ async def refills(world: World) -> object:
     """When a pool that has just filled, and from which a sandbox is taken 0.5 s later, looks again, in seconds."""
     policy = Policy(1, 5, world.settings().pool)
     (seat,) = policy.plan(0.0).start
-    policy.ready(seat, object(), 0.1)  # type: ignore[arg-type]
+    policy.ready(seat, SimpleNamespace(tenant=""), 0.1)  # type: ignore[arg-type]
     policy.plan(0.1)
     assert policy.take("") is seat
     plan = policy.plan(0.5)
@@ -274,11 +274,11 @@ async def log_format(world: World) -> object:
 async def log_file(world: World) -> object:
     with open_log(world.settings().log):
         structlog.get_logger("runnerd.x").info("it happened")
-    return Path("/dev/shm/runnerd-test-log").exists()
+    return Path("here.log").exists()
 
 
 async def log_backups(world: World) -> object:
-    world.environ |= {"LOG_FILE": str(world.directory / "log"), "RUNNERD_LOG_FILE_BYTES": "200"}
+    world.environ.update(LOG_FILE=str(world.directory / "log"), RUNNERD_LOG_FILE_BYTES="200")
     with open_log(world.settings().log):
         for n in range(30):
             structlog.get_logger("runnerd.x").info("it happened", n=n, padding="x" * 100)
@@ -323,7 +323,7 @@ EFFECTS = {
     "API_DEBUG": Effect("true", lines("runnerd.x", "debug", "info"), ["info"], ["debug", "info"]),
     "LOG_LEVEL": Effect("Warn", lines("runnerd.x", "info", "warning"), ["info", "warning"], ["warning"]),
     "LOG_FORMAT": Effect("text", log_format, True, False),
-    "LOG_FILE": Effect("/dev/shm/runnerd-test-log", log_file, False, True),
+    "LOG_FILE": Effect("here.log", log_file, False, True),
     "LOG_MAX_SIZE_MB": Effect("1", log_size, 0, 2),
     "LOG_BACKUP_COUNT": Effect("2", log_backups, 5, 2),
     "ENABLE_ACCESS_LOGS": Effect("false", lines("runnerd.access", "info"), ["info"], []),
@@ -332,12 +332,15 @@ EFFECTS = {
 
 
 @pytest.mark.parametrize("name", EFFECTS)
-async def test_variable_has_its_effect(name: str, tmp_path: Path, executor: LocalExecutor) -> None:
+async def test_variable_has_its_effect(name: str, tmp_path: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     effect = EFFECTS[name]
-    Path("/dev/shm/runnerd-test-log").unlink(missing_ok=True)
-    without = await effect.look(World({}, tmp_path, executor))
-    seen = await effect.look(World({name: effect.value}, tmp_path, executor))
-    Path("/dev/shm/runnerd-test-log").unlink(missing_ok=True)
+    found = []
+    for place, environ in (("without", {}), ("seen", {name: effect.value})):
+        directory = tmp_path / place
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        found.append(await effect.look(World(environ, directory, executor)))
+    without, seen = found
     assert seen == effect.seen
     assert without == effect.without if effect.without is not None else without != seen
 

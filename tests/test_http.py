@@ -176,6 +176,9 @@ class TestHealth:
 
     async def test_ready_says_why_not(self, client: httpx.AsyncClient, services: HttpServices) -> None:
         assert (await client.get("/ready")).json() == {"status": "ready", "reasons": []}
+        services.state["refuses"] = "level process, and strong is needed"
+        assert "strong is needed" in (await client.get("/ready")).text
+        services.state["refuses"] = ""
         services.room = 0
         assert "free" in (await client.get("/ready")).text
         services.is_draining = True

@@ -226,3 +226,10 @@ async def test_a_cancelled_daemon_drains_as_well(tmp_path: Path) -> None:
             await task
         await wait_until(lambda: got, "the answer")
         assert result_of(got[0]).status == "ok"
+
+
+async def test_urls_that_are_none_are_named() -> None:
+    for url in ("http://host:1", "nats://:99999", "nats://127.0.0.1:1,ws://127.0.0.1:2"):
+        with pytest.raises(IngressError, match="no connection"):
+            async with Nats(url=url, connect_s=1.0).open(FakeServices()):
+                raise AssertionError

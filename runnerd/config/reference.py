@@ -41,11 +41,10 @@ def reference(plugins: Plugins) -> list[Row]:
 def template(plugins: Plugins) -> str:
     """A `.env` file with every setting, commented out, each with its meaning and default."""
     lines = ["# Every setting of runnerd, with its default. Take the # away and change what you need; empty means default."]
-    table = None
+    table = ""
     for setting in settings_of(plugins):
-        if setting.path[:-1] != table:
-            table = setting.path[:-1]
-            lines += ["", f"# --- {'.'.join(table) or 'runnerd'} ---"]
+        if table != (table := _heading(setting)):
+            lines += ["", f"# --- {table} ---"]
         variable = setting.names[-1]
         default = _default(setting, variable)
         meaning = textwrap.wrap(f"{meaning_of(setting)}{MIB if variable.endswith('_MB') else ''}", 110, break_on_hyphens=False)
@@ -98,6 +97,11 @@ def _default(setting: Setting, variable: str = "") -> str:
     if field.default is not NODEFAULT:
         return written(field.default, setting.unit, variable)
     return "" if setting.path == ("state_dir",) else REQUIRED
+
+
+def _heading(setting: Setting) -> str:
+    name = ".".join(setting.path[:-1]) or "runnerd"
+    return f"{name}, for kind {setting.kind}" if setting.path[0] == "store" and setting.kind else name
 
 
 def _values(struct: Struct, path: Path_) -> Iterator[tuple[Path_, Any, bool]]:

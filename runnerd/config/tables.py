@@ -160,6 +160,10 @@ def _store(part: str, table: Table, findings: Findings, state_dir: str) -> Store
         if key not in known and isinstance(below, Given) and isinstance(named, Given) and below.rank < named.rank:
             findings.notes.append(f"{below.place}: has no effect: {named.place} makes it a store of kind {kind}")
             del entries[key]
+    for key in [key for key in entries if key not in known]:
+        if others := [name for name, other in able.items() if any(field.encode_name == key for field in msgspec.structs.fields(other))]:
+            place = entries.pop(key).place
+            findings.problems.append(f"{place}: store.{part}.{key} is a setting of kind {' and '.join(others)}, and the kind is {kind}")
     mine = Table(place=table.place, entries=entries)
     store = build(type_, mine, ("store", part), findings, **_inherited(type_, mine, state_dir))
     return store if isinstance(store, Store) else None

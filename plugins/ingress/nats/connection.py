@@ -91,7 +91,7 @@ class Connection:
                 keeper.cancel()
         finally:
             with anyio.move_on_after(self._bounds.connect_s, shield=True):
-                await self._close()
+                await self._close(self.client)
 
     async def route(self, route: Route) -> None:
         """Subscribe now and with each new client."""
@@ -233,7 +233,7 @@ class Connection:
             raise IngressError(f"{self._shown}: no connection: {str(error) or type(error).__name__}") from None
         finally:
             if connecting:
-                await client.close()
+                await self._close(client)
         self._up.set()
         self.on_up()
 
@@ -249,10 +249,10 @@ class Connection:
             **self._options,
         }
 
-    async def _close(self) -> None:
+    async def _close(self, client: Client) -> None:
         try:
-            await self.client.close()
-        except (nats.errors.Error, OSError) as error:
+            await client.close()
+        except (nats.errors.Error, OSError, AssertionError) as error:  # the last: of a client that never got to connect
             self._counters.count("bus_errors", connection=self._purpose, error=str(error))
 
     def _malformed(self) -> None:

@@ -37,15 +37,14 @@ class DiskBlobs:
 
         self._bytes = await self._ask(act)
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str = "") -> int:  # noqa: ARG002, D102 - read back by nobody
+    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str = "") -> int:  # noqa: ARG002 - nobody reads it back
+        """See `Blobs.put`."""
         path, part = self._path(key), self._parts / new_id()
         size = 0
         file = self._open(part, "xb")
         try:
             async for chunk in chunks:
-                if self._bytes + len(chunk) > self._most_bytes:
-                    raise StoreError(f"{self._directory}: full at {self._most_bytes} bytes: raise blob_bytes, or delete some")
-                self._bytes += len(chunk)
+                self._take(len(chunk))
                 size += len(chunk)
                 await self._ask(lambda chunk=chunk: file.write(chunk))  # type: ignore[misc]
         except BaseException:
@@ -58,7 +57,8 @@ class DiskBlobs:
         await asyncio.shield(landing)  # once begun it ends, and is counted, though the caller be gone
         return size
 
-    async def get(self, key: str) -> AsyncGenerator[bytes, None]:  # noqa: D102 - see Blobs
+    async def get(self, key: str) -> AsyncGenerator[bytes, None]:
+        """See `Blobs.get`."""
         try:
             file = self._open(self._path(key), "rb")
         except FileNotFoundError:
@@ -67,7 +67,8 @@ class DiskBlobs:
             while chunk := await self._ask(lambda: file.read(_CHUNK_BYTES)):
                 yield chunk
 
-    async def delete(self, key: str) -> None:  # noqa: D102 - see Blobs
+    async def delete(self, key: str) -> None:
+        """See `Blobs.delete`."""
         path = self._path(key)
 
         def act() -> int:
@@ -85,13 +86,18 @@ class DiskBlobs:
 
         self._bytes -= await self._ask(act)
 
+    def _take(self, size: int) -> None:
+        if self._bytes + size > self._most_bytes:
+            raise StoreError(f"{self._directory}: full at {self._most_bytes} bytes: raise blob_bytes, or delete some")
+        self._bytes += size
+
     def _path(self, key: str) -> Path:
         # A token has neither dots nor slashes, so no key leaves the directory, and no blob's name is a directory's.
         return self._directory / f"{check_key(key)}.blob"
 
     def _open(self, path: Path, mode: str) -> BinaryIO:
         try:
-            return open(path, mode)  # type: ignore[return-value]  # noqa: SIM115 - closed by who asked
+            return open(path, mode)  # type: ignore[return-value]
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -124,17 +124,36 @@ class Database:
                 connection.execute("ROLLBACK")
             if len(operations) > 1:
                 return [answer for operation in operations for answer in self._transact(connection, [operation])]
+            if _full(error) and self._make_room(connection):
+                return self._transact(connection, operations)
             return [(operations[0].told, None, self._failure(error))]
         else:
             return answers
 
+    def _make_room(self, connection: sqlite3.Connection) -> bool:
+        """Remove what has expired; whether there was any."""
+        try:
+            return expire(connection, 1000) > 0
+        except sqlite3.Error:
+            return False
+
     def _failure(self, error: Exception) -> StoreError:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        if _full(error):
             return StoreError(f"{self._path}: full at {self._most_bytes} bytes, or the disk is: raise kv_bytes, or free some")
         return StoreError(f"{self._path}: {error}")
 
     def _tell(self, answers: list[Answer]) -> None:
         self._loop.call_soon_threadsafe(_answer, answers)
+
+
+def expire(connection: sqlite3.Connection, most: int) -> int:
+    """Remove at most so many expired entries; returns how many."""
+    statement = "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE expires <= ? LIMIT ?)"
+    return connection.execute(statement, (time.time(), most)).rowcount
+
+
+def _full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
 
 
 def _answer(answers: list[Answer]) -> None:

@@ -6,7 +6,7 @@ import time
 
 from runnerd import StoreError, check_key
 
-from .database import Database
+from .database import Database, expire
 
 
 class DiskKeyValues:
@@ -16,15 +16,18 @@ class DiskKeyValues:
         self._database = database
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
+        """See `KeyValues.get`."""
         check_key(key)
         return await self._database.ask(lambda connection: _find(connection, key))
 
     async def put(self, key: str, value: bytes, ttl_s: float | None = None) -> str:
+        """See `KeyValues.put`."""
         check_key(key)
         expires = _expires(ttl_s)
         return await self._database.ask(lambda connection: self._set(connection, key, value, expires))
 
     async def put_if_absent(self, key: str, value: bytes, ttl_s: float | None = None) -> tuple[bool, bytes, str]:
+        """See `KeyValues.put_if_absent`."""
         check_key(key)
         expires = _expires(ttl_s)
 
@@ -37,6 +40,7 @@ class DiskKeyValues:
         return await self._database.ask(act)
 
     async def compare_and_set(self, key: str, revision: str, value: bytes, ttl_s: float | None = None) -> str | None:
+        """See `KeyValues.compare_and_set`."""
         check_key(key)
         expires = _expires(ttl_s)
 
@@ -49,32 +53,23 @@ class DiskKeyValues:
         return await self._database.ask(act)
 
     async def delete(self, key: str) -> None:
+        """See `KeyValues.delete`."""
         check_key(key)
         await self._database.ask(lambda connection: connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount)
 
     async def expire(self, most: int = 1000) -> int:
-        return await self._database.ask(lambda connection: _expire(connection, most))
+        """See `KeyValues.expire`."""
+        return await self._database.ask(lambda connection: expire(connection, most))
 
     def _set(self, connection: sqlite3.Connection, key: str, value: bytes, expires: float) -> str:
         revision = self._database.revision()
-        row = (key, value, revision, expires)
-        try:
-            connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", row)
-        except sqlite3.OperationalError:
-            if not connection.in_transaction or not _expire(connection, 1000):
-                raise
-            connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", row)
+        connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", (key, value, revision, expires))
         return str(revision)
 
 
 def _find(connection: sqlite3.Connection, key: str) -> tuple[bytes, str] | None:
     found = connection.execute("SELECT value, revision FROM entries WHERE key = ? AND expires > ?", (key, time.time())).fetchone()
     return None if found is None else (found[0], str(found[1]))
-
-
-def _expire(connection: sqlite3.Connection, most: int) -> int:
-    statement = "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE expires <= ? LIMIT ?)"
-    return connection.execute(statement, (time.time(), most)).rowcount
 
 
 def _expires(ttl_s: float | None) -> float:
