@@ -15,6 +15,7 @@ from .jobs import HELLO, Answers
 
 CONCURRENCY = 8
 SETTLE_S = 3.0
+WARM_UP_S = 10.0
 console = Console()
 
 
@@ -69,8 +70,8 @@ async def soak(total: int) -> bool:
     """Whether every job was right and nothing but records is left over."""
     async with daemon.serve() as (runnerd, client):
         answers = Answers()
-        for _ in range(200):
-            await jobs.ask(client, "py", jobs.body(HELLO), answers)
+        # until every sandbox that eight submitters can need has been there once
+        await jobs.closed_loop(client, "py", jobs.body(HELLO), answers, concurrency=2 * CONCURRENCY, seconds=WARM_UP_S)
         await asyncio.sleep(SETTLE_S)
         before = Left.count(runnerd)
         await work(client, total, answers)

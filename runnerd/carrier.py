@@ -103,7 +103,7 @@ class Carrier:
             patience.reschedule(None)
             hold.found()
             now = asyncio.get_running_loop().time()
-            in_hand.queued_ms = (now - in_hand.arrived) * 1000
+            in_hand.queued_ms = round((now - in_hand.arrived) * 1000, 3)
             if in_hand.entry is not None:
                 ended = await self._count_start(in_hand, in_hand.entry)
                 if ended is not None:
@@ -159,7 +159,7 @@ class Carrier:
             return result
         if in_hand.entry is None:
             in_hand.entry = await self._claim(in_hand.job)
-        return await self._records.settle(in_hand.entry, result)
+        return in_hand.entry.result or await self._records.settle(in_hand.entry, result)
 
     async def _stopped(self, in_hand: InHand) -> tuple[Result | None, Exception | None]:
         """What becomes of a job that was stopped: a result, or the reason why it was given back."""

@@ -183,5 +183,5 @@ def _log_end(result: Result) -> None:
         starts=result.starts,
         queued_ms=round(result.usage.queued_ms, 1),
         ran_ms=round(result.usage.ran_ms, 1),
-        level=result.sandbox.level if result.sandbox else "",
+        isolation=result.sandbox.level if result.sandbox else "",
     )

@@ -15,6 +15,7 @@ from typing import Any, Self
 import structlog
 
 from .errors import SandboxError
+from .nursery import open_nursery
 from .policy import Policy, PoolSettings, Seat, Waiter
 from .spec import Executor, Language, Sandbox
 
@@ -253,16 +254,11 @@ async def open_pool(
     executor: Executor, language: Language, settings: PoolSettings | None = None, slots: int = 10
 ) -> AsyncGenerator[Pool, None]:
     """A pool that fills itself while the block is open; every sandbox has ended when it is left. `slots`: leases at once."""
-    failure: BaseException | None = None
-    async with TaskGroup() as tasks:
+    async with open_nursery() as tasks:
         pool = Pool(executor, language, settings or PoolSettings(), slots, tasks)
         refill = tasks.create_task(pool.refill())
         try:
             yield pool
-        except BaseException as error:  # noqa: BLE001 - raised again below: inside, the task group would wrap it
-            failure = error
         finally:
             refill.cancel()
             await pool.close()
-    if failure is not None:
-        raise failure

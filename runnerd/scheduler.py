@@ -19,6 +19,7 @@ from .errors import ConfigError, Interrupted, Rejected, RunnerdError, Saturated,
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Result, new_id
 from .limits import LimitSettings, allowed, check_input, effective
+from .nursery import open_nursery
 from .pool import Pool, PoolSettings, open_pool
 from .record import Records, same_job
 from .slots import Slots
@@ -244,7 +245,7 @@ class Scheduler:
 
 
 @asynccontextmanager
-async def open_scheduler(  # noqa: PLR0917 - each is told by its type
+async def open_scheduler(
     executor: Executor,
     languages: Mapping[str, Language],
     kv: KeyValues,
@@ -269,7 +270,6 @@ async def open_scheduler(  # noqa: PLR0917 - each is told by its type
             allowed(language, limits)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-    failure: BaseException | None = None
     async with AsyncExitStack() as stack:
         pools: dict[str, Pool] = {}
         for code, language in languages.items():
@@ -277,17 +277,13 @@ async def open_scheduler(  # noqa: PLR0917 - each is told by its type
         if pool_settings.warm_at_start:
             for pool in pools.values():
                 await pool.warmed()
-        async with TaskGroup() as tasks:
-            scheduler = Scheduler(executor, pools, records, limits=limits, settings=settings, tasks=tasks)
-            sweep = tasks.create_task(scheduler.sweep())
-            try:
-                yield scheduler
-            except BaseException as error:  # noqa: BLE001 - raised again below: inside, the task group would wrap it
-                failure = error
-            finally:
-                await scheduler.give_back()
-                sweep.cancel()
-                with suppress(StoreError):
-                    await records.settle_owed()
-    if failure is not None:
-        raise failure
+        tasks = await stack.enter_async_context(open_nursery())
+        scheduler = Scheduler(executor, pools, records, limits=limits, settings=settings, tasks=tasks)
+        sweep = tasks.create_task(scheduler.sweep())
+        try:
+            yield scheduler
+        finally:
+            await scheduler.give_back()
+            sweep.cancel()
+            with suppress(StoreError):
+                await records.settle_owed()

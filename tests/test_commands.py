@@ -1,6 +1,7 @@
 """The command line: plugins, config and check, with their exit codes and their words."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from distributions import LANGUAGE, Site, site
 from runnerd import __main__, __version__
+from runnerd.config.seed import LATER
 
 Runnerd = Callable[..., tuple[int, str, str]]
 QUICK = ("--set", "ingress.nats.listen=127.0.0.1:0", "--set", "ingress.http.port=0", "--set", "isolation.minimum=process")
@@ -19,6 +21,8 @@ def runnerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RUNNERD_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
+    for name in LATER:  # some are everybody's, such as SSL_CERT_FILE
+        monkeypatch.delenv(name, raising=False)
 
     def run(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["runnerd", *args])
@@ -117,12 +121,11 @@ def test_check(runnerd: Runnerd) -> None:
 
 
 def test_check_finds_what_stands_in_the_way(runnerd: Runnerd, tmp_path: Path, dists: Site) -> None:
-    import socket
-
     dists.install("runnerd-bad", "raise RuntimeError('at import')")
     (tmp_path / "state").write_text("no directory")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        flags = ("--set", f"ingress.http.port={port}", "--set", "local.level=process", "--set", "isolation.minimum=userns")
         code, out, _ = runnerd(
             "check", *QUICK, "--set", f"ingress.http.port={port}", "--set", "local.level=process", "--set", "isolation.minimum=userns"
         )

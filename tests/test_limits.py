@@ -4,10 +4,10 @@ import math
 
 import msgspec
 import pytest
-from fake_executor import a_language
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_executor import a_language
 from runnerd import File, Job, Limits, Rejected
 from runnerd.limits import LimitSettings, allowed, check_input, effective
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from contracts.test_store import store
 from msgspec import structs
 
+from contracts.test_store import store
 from runnerd import Job, KeyValues, Rejected, Result, StoreError
 from runnerd.record import Entry, Records, digest_of
 

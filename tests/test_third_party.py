@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +85,17 @@ async def test_runs_over_the_bus(venv: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def broken(venv: Path) -> Any:
+def broken(venv: Path) -> Iterator[None]:
     """Five more distributions, each broken in its own way."""
-    where = subprocess.run(
-        (venv / "bin/python", "-c", "import runnerd; print(runnerd.__path__[0])"), capture_output=True, text=True, check=True
-    )
-    packages = Path(where.stdout.strip()).parent
-    before = set(packages.iterdir())
+    (packages,) = venv.glob("lib/python*/site-packages")
     installed = Site(packages)
     for distribution, source in BROKEN.items():
         installed.install(distribution, source, version="6.6")
     yield
-    for path in set(packages.iterdir()) - before:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for distribution in BROKEN:
+        module = distribution.replace("-", "_")
+        (packages / f"{module}.py").unlink()
+        shutil.rmtree(packages / f"{module}-6.6.dist-info")
 
 
 @pytest.mark.usefixtures("broken")

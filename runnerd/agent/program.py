@@ -30,8 +30,8 @@ def run(path: str, args: list[str], stream: bool) -> int:
 def _hide_agent() -> None:
     """Take our own modules out of sight: a program may have a module of the same name."""
     package = __name__.partition(".")[0]
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        _hidden.append(sys.modules.pop(name))
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    _hidden.extend(sys.modules.pop(name) for name in names)
 
 
 _hidden: list[types.ModuleType] = []

@@ -19,6 +19,7 @@ ETC = (
     "ld.so.conf",
     "ld.so.conf.d",
     "localtime",
+    "matplotlibrc",
     "mime.types",
     "protocols",
     "services",
