@@ -85,7 +85,7 @@ class Carrier:
                 reason = str(error)
                 in_hand.state = "queued"
                 log.warning("a start of a job failed", job=in_hand.job.id, lang=in_hand.job.lang, start=tries, reason=reason)
-        return in_hand.closing("dead", f"started {tries} times at most{'' if retry else ', retry is off'}; the last time: {reason}")
+        return in_hand.closing("dead", f"given up after {tries} starts{'' if retry else ', as retry is off'}: {reason}")
 
     async def _claim(self, job: Job) -> Entry:
         try:

@@ -18,7 +18,7 @@ from .isolation import check_level
 from .job import Event, Job, Result
 from .plugins import Plugins
 from .scheduler import Scheduler, open_scheduler
-from .spec import Blobs, Delivery, Executor, Language
+from .spec import Delivery, Executor, Language
 from .toolchains import Toolchains
 
 log = structlog.get_logger("runnerd.daemon")
@@ -29,9 +29,7 @@ OpenExecutor = Callable[[LocalSettings, int, Iterable[Language]], AbstractAsyncC
 class Daemon:
     """A running daemon: what its ingresses may ask for (`Services`), and how it stops. Made by `open_daemon`."""
 
-    def __init__(
-        self, settings: Settings, *, names: Names, executor: Executor, scheduler: Scheduler, availability: Availability, blobs: Blobs
-    ) -> None:
+    def __init__(self, settings: Settings, *, names: Names, executor: Executor, scheduler: Scheduler, availability: Availability) -> None:
         self.languages: Mapping[str, Language] = availability.languages
         self.availability = availability
         self.executor = executor
@@ -40,7 +38,6 @@ class Daemon:
         self._settings = settings
         self._names = names
         self._scheduler = scheduler
-        self._blobs = blobs
 
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
@@ -126,7 +123,7 @@ async def open_daemon(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         kv = await enter(settings.store.kv.open_kv())
-        blobs = await enter(settings.store.blob.open_blobs())
+        await enter(settings.store.blob.open_blobs())
         executor = await enter(open_executor(local, sandboxes(settings, languages.values()), languages.values()))
         scheduler = await enter(open_scheduler(executor, availability.warmable(), kv, settings.limits, settings.scheduler, settings.pool))
         daemon = Daemon(
@@ -135,7 +132,6 @@ async def open_daemon(
             executor=executor,
             scheduler=scheduler,
             availability=availability,
-            blobs=blobs,
         )
         for kind, ingress in settings.ingress.items():
             daemon.addresses[kind] = await enter(ingress.open(daemon))

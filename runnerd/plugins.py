@@ -208,7 +208,8 @@ def check_language(language: object) -> None:
             raise PluginError(f"language {language.code!r}: {field}: {name!r} is no name for a language")
     try:
         check_name(language.filename, "filename")
-        re.compile(language.filename_pattern or "")
+        for pattern in (language.filename_pattern or "", *language.main_patterns):
+            re.compile(pattern)
     except (Rejected, re.error) as error:
         raise PluginError(f"language {language.code!r}: {error}") from None
     if not language.run or not language.version or language.compile == ():

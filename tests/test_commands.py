@@ -126,9 +126,7 @@ def test_check_finds_what_stands_in_the_way(runnerd: Runnerd, tmp_path: Path, di
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         flags = ("--set", f"ingress.http.port={port}", "--set", "local.level=process", "--set", "isolation.minimum=userns")
-        code, out, _ = runnerd(
-            "check", *QUICK, "--set", f"ingress.http.port={port}", "--set", "local.level=process", "--set", "isolation.minimum=userns"
-        )
+        code, out, _ = runnerd("check", *QUICK, *flags)
     assert code == 1
     problems = [line for line in out.splitlines() if line.startswith("problem")]
     for text in (

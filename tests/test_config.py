@@ -223,6 +223,20 @@ def test_nothing_is_ignored_in_silence(load: Load) -> None:
     }
 
 
+def test_variables_of_our_prefix_that_are_no_settings(load: Load) -> None:
+    kubernetes = {
+        "RUNNERD_SERVICE_HOST": "10.0.0.1",
+        "RUNNERD_SERVICE_PORT_HTTP": "80",
+        "RUNNERD_NATS_SERVICE_PORT": "4222",
+        "RUNNERD_PORT": "tcp://10.0.0.1:80",
+        "RUNNERD_NATS_PORT_4222_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(RUNNERD_URL="nats://h", **kubernetes).notes == ()
+    assert problems(load, RUNNERD_INGRES_HTTP_PORT="80") == (
+        "variable RUNNERD_INGRES_HTTP_PORT: is no setting: did you mean RUNNERD_INGRESS_HTTP_PORT?",
+    )
+
+
 def test_another_file(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text("[limits]\nwall_s = 9")
     for given in ({"file": "other.toml", "environ": {}}, {"environ": {"RUNNERD_CONFIG": "other.toml"}}):
@@ -286,3 +300,10 @@ def test_example_file_holds_the_defaults(tmp_path: Path) -> None:
     assert example.limits == load_config(plugins, environ={}, directory=tmp_path).settings.limits
     assert example.store == load_config(plugins, environ={}, directory=tmp_path).settings.store
     assert example.ingress == load_config(plugins, environ={}, directory=tmp_path).settings.ingress
+
+
+def test_state_directory_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_config(PLUGINS, environ={}, directory=tmp_path).settings.state_dir == "/home/me/.local/state/runnerd"
+    assert load_config(PLUGINS, environ={"XDG_STATE_HOME": "/s"}, directory=tmp_path).settings.state_dir == "/s/runnerd"

@@ -165,6 +165,19 @@ async def test_a_lease_prefers_its_tenants_sandbox_then_nobodys() -> None:
         executor.may_start.set()
 
 
+async def test_five_hundred_claims_on_a_hundred_warm_give_each_once() -> None:
+    executor = FakeExecutor()
+    async with open_pool(executor, a_language(warm=100), structs.replace(QUICK, batch=100), slots=500) as pool:
+        await pool.warmed()
+        leases = [pool.lease(str(i % 7)) for i in range(500)]
+        given = [leased.sandbox for leased in await asyncio.gather(*(lease.__aenter__() for lease in leases))]
+        assert len(set(given)) == 500
+        assert sum(lease.warm for lease in leases) == 100
+        for lease in leases:
+            await lease.__aexit__()
+        await wait_until(lambda: executor.alive == 100, "only the warm ones are left")
+
+
 async def test_closing_ends_everything_even_when_cancelled_twice() -> None:
     executor = FakeExecutor(close_s=0.01)
 

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import resource
 import signal
 import socket
+import sys
 from typing import Any, NoReturn
 
-from . import collect, landlock, linux, preload, program, seccomp
+from . import collect, landlock, linux, preload, program, rehearsal, seccomp
 from .frames import Header, Unpacker, pack
 from .options import PROCESS, STRONG, USERNS, Options
+from .root import ETC
 
 CONTROL = 3
 """Descriptor of the control socket. A program that a job starts does not inherit it."""
@@ -42,7 +45,8 @@ def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr
         linux.close_range(CONTROL + 1)
         lock_down(options, slot, filter_program)
         preload.after_fork()
-        preload.rehearse()
+        os.chdir(options.workspace(slot))
+        rehearsal.rehearse(os.getcwd())
         code = _serve(options, slot, socket.socket(fileno=CONTROL))
     finally:
         os._exit(code)
@@ -85,11 +89,6 @@ def _landlock(options: Options, slot: int) -> None:
 
 def host_paths(options: Options) -> tuple[str, ...]:
     """What a job may read of the host where it has no root of its own."""
-    import glob  # noqa: PLC0415 - only where there are no namespaces
-    import sys  # noqa: PLC0415
-
-    from .root import ETC  # noqa: PLC0415
-
     paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", os.path.realpath(sys.base_prefix)]
     paths += ["/etc/" + name for name in (*ETC, "passwd", "group", "nsswitch.conf")]
     for pattern in options.paths:
@@ -133,7 +132,6 @@ def _serve(options: Options, slot: int, control: socket.socket) -> int:
     if first is None:
         return 0
     request = first[0]
-    os.chdir(options.workspace(slot))
     if request["type"] == "collect":
         collect.collect(request, control)
         return 0
@@ -167,7 +165,7 @@ def _take_files(request: Header, requests: _Requests) -> None:
                     raise OSError(errno.EPIPE, "the agent hung up")
                 header, body = frame
                 if fd < 0:
-                    fd = _create(header["name"])
+                    fd = create(header["name"])
                 while body:
                     body = body[os.write(fd, body) :]
                 more = header.get("more", False)
@@ -177,7 +175,8 @@ def _take_files(request: Header, requests: _Requests) -> None:
                 os.close(fd)
 
 
-def _create(name: str) -> int:
+def create(name: str) -> int:
+    """A new file below the current directory, and the directories above it."""
     directory = os.path.dirname(name)
     if directory:
         os.makedirs(directory, exist_ok=True)

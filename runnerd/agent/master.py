@@ -19,7 +19,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import cell, linux, preload, root, seccomp
+from . import cell, linux, preload, program, root, seccomp
 from .options import NAMESPACED, STRONG, USERNS, Options
 
 CONTROL = 3
@@ -66,7 +66,8 @@ def _prepare(options: Options) -> bytes:
         linux.sethostname("sandbox")
         root.build(options, as_root=options.level == STRONG)
         linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m")  # noqa: S108
-    preload.load(options.preload)
+    program.hide_agent()
+    preload.load(options.preload, options.tmp(0) if options.namespaced else options.scratch)
     sockets = (socket.AF_UNIX,) if options.namespaced else None
     return seccomp.build(allow_sockets=sockets)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import io
 import os
 import sys
 
@@ -21,29 +20,18 @@ PROFILES = {"none": (), "std": STD, "data": STD + DATA}
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def load(profile: str) -> None:
-    """Import the profile's modules. Raises ImportError, and RuntimeError where one of them started a thread."""
+def load(profile: str, tmp: str) -> None:
+    """Import the profile's modules; `tmp` is where they may write. Raises ImportError, and RuntimeError where one of them started a thread."""
     for name in ONE_THREAD:
         os.environ[name] = "1"
-    os.environ.update(MPLBACKEND="Agg", MPLCONFIGDIR="/tmp/mpl")  # noqa: S108 - in a root of its own
+    os.environ.update(MPLBACKEND="Agg", MPLCONFIGDIR=tmp + "/mpl")
     for name in PROFILES[profile]:
         importlib.import_module(name)
     if os.path.isdir("/proc/self/task") and len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError(f"preloading {profile!r} started threads, which a fork would lose")
-    rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
-
-
-def rehearse() -> None:
-    """Run a little program as a job would, so that its pages are there before one comes."""
-    stdout, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    try:
-        exec(compile('print("hi")\n', "main.py", "exec", dont_inherit=True), {"__name__": "__main__"})  # noqa: S102
-        sys.stdout.flush()
-    finally:
-        sys.stdout = stdout
 
 
 def after_fork() -> None:

@@ -18,17 +18,16 @@ def run(path: str, args: list[str], stream: bool) -> int:
     sys.path.insert(0, os.path.dirname(path))
     if stream:
         _reconfigure(line_buffering=True)
-    _hide_agent()
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=builtins)
     sys.modules["__main__"] = main
     gc.enable()
-    code = _guarded(lambda: _execute(path, main.__dict__))
+    code = _guarded(lambda: execute(path, main.__dict__))
     return _finish(code)
 
 
-def _hide_agent() -> None:
-    """Take our own modules out of sight: a program may have a module of the same name."""
+def hide_agent() -> None:
+    """Take our own modules out of sight, before any fork: a program may have a module of the same name."""
     package = __name__.partition(".")[0]
     names = [name for name in sys.modules if name.partition(".")[0] == package]
     _hidden.extend(sys.modules.pop(name) for name in names)
@@ -38,7 +37,8 @@ _hidden: list[types.ModuleType] = []
 """Keeps them alive: they are what runs."""
 
 
-def _execute(path: str, namespace: dict[str, Any]) -> None:
+def execute(path: str, namespace: dict[str, Any]) -> None:
+    """Run the program at `path` in a namespace. Raises what it raises."""
     with open(path, "rb") as file:
         source = file.read()
     exec(compile(source, path, "exec", dont_inherit=True), namespace)  # noqa: S102 - the job's program

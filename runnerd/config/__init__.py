@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ FILE = "runnerd.toml"
 """Read from the working directory, unless --config or RUNNERD_CONFIG names another file."""
 DOTENV = ".env"
 _FILE_VARIABLE = "RUNNERD_CONFIG"
+_KUBERNETES = re.compile(r"RUNNERD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PORT|PROTO|ADDR))?)")
+"""What Kubernetes sets in every pod for a service of our name."""
 _NO_SETTINGS = (_FILE_VARIABLE, "RUNNERD_URL")
 """Variables of the command line; the latter names the daemon that `runnerd run` speaks to."""
 _PREFIXES = ("POD_POOL_", "LANG_IMAGE_")
@@ -97,10 +100,14 @@ def _unknown(one: Assigned, paths: Mapping[str, object], findings: Findings) -> 
     elif one.name.startswith(_PREFIXES):
         code = one.name.removeprefix(_PREFIXES[0]).removeprefix(_PREFIXES[1]).lower()
         findings.missing("language", code, findings.plugins.languages, one.place)
-    elif one.name.startswith("RUNNERD_") and one.name not in _NO_SETTINGS:
+    elif one.name.startswith("RUNNERD_") and one.name not in _NO_SETTINGS and not _is_kubernetes(one):
         findings.problems.append(f"{one.place}: is no setting{closest(one.name, paths)}")
     elif one.rank < ENVIRONMENT and (near := closest(one.name, [*paths, *LATER])):
         findings.notes.append(f"{one.place}: is no setting{near}")
+
+
+def _is_kubernetes(one: Assigned) -> bool:
+    return _KUBERNETES.fullmatch(one.name) is not None or (one.name.endswith("_PORT") and "://" in one.text)
 
 
 def _flag(root: Table, flags: list[tuple[Path_, Given]], settings: list[Setting], findings: Findings) -> None:

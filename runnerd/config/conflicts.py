@@ -28,4 +28,4 @@ def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator
 
 def _smaller(one: str, its: float, other: str, others: float) -> str:
     low = one if its < others else other.rstrip(",").partition(",")[0]
-    return f"{one} = {its:g} and {other} = {others:g} bound the same thing: the smaller one, {low}, holds"
+    return f"{one} = {its:.12g} and {other} = {others:.12g} bound the same thing: the smaller one, {low}, holds"

@@ -56,7 +56,8 @@ def errnos() -> dict[int, int]:
     """What every number from 0 to 600 gives: an errno, 0, or minus the signal that ended its process."""
     environment = {"PYTHONPATH": str(Path(runnerd.__file__).parent)}
     program = Path(__file__).with_name("every_number.py")
-    run = subprocess.run([sys.executable, "-S", program], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    # Standard input is a pipe: calls like fchmod(0, 0) hit it.
+    run = subprocess.run([sys.executable, "-S", program], env=environment, input=b"", capture_output=True, check=True)
     return {int(number): result for number, result in json.loads(run.stdout).items()}
 
 

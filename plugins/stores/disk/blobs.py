@@ -52,9 +52,12 @@ class DiskBlobs:
             file.close()
             part.unlink(missing_ok=True)
             raise
-        landing = asyncio.ensure_future(self._ask(lambda: self._land(file, part, path)))
+        landing = asyncio.get_running_loop().run_in_executor(self._threads, self._land, file, part, path)
         landing.add_done_callback(lambda landed: self._count(landed, size))
-        await asyncio.shield(landing)  # once begun it ends, and is counted, though the caller be gone
+        try:
+            await asyncio.shield(landing)  # once begun it ends, and is counted, though the caller be gone
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
         return size
 
     async def get(self, key: str) -> AsyncGenerator[bytes, None]:

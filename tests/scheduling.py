@@ -1,0 +1,54 @@
+"""A scheduler for tests, over an executor in memory, that leaves nothing behind."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from contracts.test_store import store
+from fake_executor import FakeExecutor, a_language
+from runnerd import Event, Job, KeyValues, Result, StoreError, new_id
+from runnerd.pool import PoolSettings
+from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
+
+LANGUAGES = {"py": a_language("py", warm=2), "js": a_language("js", warm=1), "go": a_language("go", warm=0)}
+POOL = PoolSettings(backoff_s=0.001, backoff_most_s=0.004)
+
+
+@asynccontextmanager
+async def scheduling(
+    executor: FakeExecutor, kv: KeyValues | None = None, pool: PoolSettings = POOL, **settings: Any
+) -> AsyncGenerator[Scheduler, None]:
+    """A scheduler; afterwards nothing may be left of its jobs and sandboxes."""
+    async with store("memory", "").open_kv() as memory:
+        async with open_scheduler(executor, LANGUAGES, kv or memory, None, SchedulerSettings(**settings), pool) as scheduler:
+            yield scheduler
+        assert executor.alive == 0
+        assert all(sandbox.closed == 1 for sandbox in executor.closed)
+        assert not +executor.running
+
+
+def job(code: str = "hi", lang: str = "py", tenant: str = "t", **fields: Any) -> Job:
+    return Job(**({"id": new_id(), "tenant": tenant, "lang": lang, "code": code} | fields))
+
+
+async def events(scheduler: Scheduler, job: Job, owned: bool = False) -> list[Event]:
+    return [event async for event in scheduler.submit(job, owned=owned)]
+
+
+async def result(scheduler: Scheduler, job: Job, owned: bool = False) -> Result:
+    *_, last = await events(scheduler, job, owned)
+    assert isinstance(last, Result)
+    return last
+
+
+class Frozen:
+    """A store that can't be written any more once it is frozen."""
+
+    def __init__(self, kv: KeyValues) -> None:
+        self.frozen = False
+        self._kv = kv
+
+    def __getattr__(self, name: str) -> Any:
+        if self.frozen:
+            raise StoreError("frozen")
+        return getattr(self._kv, name)
