@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from .slot import Slot
 if TYPE_CHECKING:
     from .server import Server
 
+HELD = ("started", "output", "ended", "file", "skipped")
+"""Frames that may wait for the next one."""
 PENDING_FRAMES = 64
 """Frames kept while the cell is rebuilt for another tenant; then the executor has to wait."""
 
@@ -29,6 +32,7 @@ class Lease:
         self._slot: Slot | None = None
         self._run: Run | None = None
         self._request: Header | None = None
+        self._asked = 0.0
         self._channel = Channel(loop, sock, self._data, self._closed, self._has_room)
 
     def give(self, slot: Slot) -> None:
@@ -70,6 +74,7 @@ class Lease:
         if slot is None or self._request is not None:
             raise ValueError("a lease takes one job, once it is ready")
         self._request = request
+        self._asked = time.monotonic()
         if slot.tenant in ("", request["tenant"]):
             self._start(slot, request)
         else:
@@ -78,7 +83,7 @@ class Lease:
 
     def _start(self, slot: Slot, request: Header) -> None:
         slot.tenant = request["tenant"]
-        run = Run(self._loop, self._server.options, slot, request, self)
+        run = Run(self._loop, self._server.options, slot, request, self, self._asked)
         self._run = slot.user = run
         self._server.count_job()
         run.start()
@@ -107,7 +112,8 @@ class Lease:
 
     def emit(self, header: Header, body: bytes = b"") -> None:
         """Send a frame to the executor; the job's output waits while it does not read."""
-        self._channel.write(pack(header, body))
+        run = self._run  # where nobody listens live, a short job's frames go out together: each write wakes the executor
+        self._channel.write(pack(header, body), hold=run is not None and not run.stream and header["type"] in HELD)
         if self._channel.full and self._slot is not None:
             self._slot.pause_output(True)
 

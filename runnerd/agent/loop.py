@@ -14,6 +14,9 @@ WRITE = select.EPOLLOUT
 HIGH_WATER = 1 << 20
 """Bytes waiting to be written above which whoever produces them has to pause."""
 
+HOLD = 1 << 16
+"""Bytes that may be held back for the next write."""
+
 
 class Timer:
     """A call at some time; cancel it by setting `callback` to None."""
@@ -115,13 +118,13 @@ class Outbox:
         """Whether its producer should pause until `on_room` is called."""
         return self.pending > HIGH_WATER
 
-    def write(self, data: bytes) -> None:
-        """Write soon: before the loop waits again, or when the reader has room."""
+    def write(self, data: bytes, hold: bool = False) -> None:
+        """Write soon: before the loop waits again, or when the reader has room. `hold` leaves a little to the next write."""
         if self.closed or not data:
             return
         self._chunks.append(data)
         self.pending += len(data)
-        if not self._queued and not self._blocked:
+        if not self._queued and not self._blocked and not (hold and self.pending < HOLD):
             self._queued = True
             self._loop.flush_soon(self)
 
@@ -170,8 +173,8 @@ class Outbox:
     def close_when_empty(self) -> None:
         """Close the descriptor after the last byte."""
         self._close_when_empty = True
-        if not self._chunks:
-            self.close()
+        if not self._blocked:
+            self.flush()
 
     def close(self) -> None:
         """Close the descriptor now, dropping what waits."""

@@ -21,7 +21,10 @@ ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 
 def load(profile: str, tmp: str) -> None:
-    """Import the profile's modules; `tmp` is where they may write. Raises ImportError, and RuntimeError where one of them started a thread."""
+    """Import the profile's modules; `tmp` is where they may write.
+
+    Raises ImportError, and RuntimeError where one of them started a thread.
+    """
     for name in ONE_THREAD:
         os.environ[name] = "1"
     os.environ.update(MPLBACKEND="Agg", MPLCONFIGDIR=tmp + "/mpl")

@@ -35,12 +35,13 @@ class RunListener(Protocol):
 class Run:
     """A job in its slot."""
 
-    def __init__(self, loop: Loop, options: Options, slot: Slot, request: Header, listener: RunListener) -> None:
+    def __init__(self, loop: Loop, options: Options, slot: Slot, request: Header, listener: RunListener, asked: float) -> None:
         self._loop = loop
         self._options = options
         self._slot = slot
         self._request = request
         self._listener = listener
+        self._asked = asked
         self._emit = listener.emit
         self._stages: list[Header] = list(request["stages"])
         self._stage: Header = {}
@@ -57,6 +58,8 @@ class Run:
         self._stage_over = False
         self._collecting = False
         self._over = False
+        self.stream: bool = request.get("stream", False)
+        """Whether output is wanted as it is written."""
         self.stdin: Outbox | None = None
         self._stdin_read = -1
 
@@ -200,7 +203,7 @@ class Run:
             "file": stage.get("file"),
             "args": stage.get("args"),
             "env": self._request["env"],
-            "stream": self._request.get("stream", False),
+            "stream": self.stream,
             "stamp": self._request["stamp"],
             "files": self._files_left,
             "limits": stage["limits"],
@@ -212,7 +215,7 @@ class Run:
             self._stdin_read = -1
         self._started = time.monotonic()
         self._deadline = self._loop.call_after(stage["wall_s"], lambda: self.end("timeout"))
-        self._emit({"type": "started", "stage": stage["name"]})
+        self._emit({"type": "started", "stage": stage["name"], "after_ms": (self._started - self._asked) * 1e3})
 
     def _end_stage(self, code: int | None, signal_number: int | None, cpu_ns: int, memory: int) -> None:
         self._slot.drain_output()

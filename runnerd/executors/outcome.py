@@ -30,6 +30,7 @@ class Outcome:
         self._held: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self._seq = {"stdout": 0, "stderr": 0}
         self._stages: dict[str, Header] = {}
+        self._prepared_ms = 0.0
         self._files: list[File] = []
         self._open: bytearray = bytearray()
         self._skipped: list[Skipped] = []
@@ -40,6 +41,8 @@ class Outcome:
         if kind == "output":
             return self._take_output(header["stage"], header["stream"], body)
         if kind == "started":
+            if not self._stages:
+                self._prepared_ms = header["after_ms"]
             return [Started(id=self._job.id, stage=header["stage"])]
         if kind == "ended":
             self._stages[header["stage"]] = header
@@ -82,7 +85,7 @@ class Outcome:
             stage=cast(StageName, stage),
         )
 
-    def result(self, prepared_ms: float) -> Result:
+    def result(self) -> Result:
         """The job's result. Its id, tenant, waiting time and starts are for the scheduler to fill in."""
         name: StageName = "run" if "run" in self._stages else "compile"
         ended = self._stages[name]
@@ -107,7 +110,7 @@ class Outcome:
             compile=self._compile(),
             files=tuple(self._files),
             skipped=tuple(self._skipped),
-            usage=self._usage(prepared_ms),
+            usage=self._usage(),
             sandbox=self._info,
         )
 
@@ -130,10 +133,10 @@ class Outcome:
             ran_ms=round(ended["wall_ms"], 3),
         )
 
-    def _usage(self, prepared_ms: float) -> Usage:
+    def _usage(self) -> Usage:
         stages = self._stages.values()
         return Usage(
-            prepared_ms=round(prepared_ms, 3),
+            prepared_ms=round(self._prepared_ms, 3),
             ran_ms=round(sum(stage["wall_ms"] for stage in stages), 3),
             cpu_ms=round(sum(stage["cpu_ms"] for stage in stages), 3),
             memory_bytes=max(stage["memory_bytes"] for stage in stages),

@@ -1,6 +1,5 @@
 """A sandbox behind a wire: the same for every executor, since the same agent is at the other end."""
 
-import time
 from collections.abc import AsyncIterator
 
 from ..agent.frames import Header
@@ -30,20 +29,16 @@ class AgentSandbox:
     async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost."""
         wire = self._wire
-        asked = time.monotonic()
         wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
         outcome = Outcome(job, limits, self._info)
-        prepared_ms = 0.0
         while True:
             header, body = await wire.receive()
             if header["type"] == "done":
                 break
-            if header["type"] == "started" and not prepared_ms:
-                prepared_ms = (time.monotonic() - asked) * 1e3
             for event in outcome.feed(header, body):
                 if job.stream:
                     yield event
-        yield outcome.result(prepared_ms)
+        yield outcome.result()
 
     async def lost(self) -> str:
         """Wait until the agent hangs up; returns why."""

@@ -176,15 +176,23 @@ async def _settles(executor: LocalExecutor, wanted: State) -> State:
 
 @pytest.fixture(scope="module")
 def idle_states() -> dict[str, State]:
-    """By level: the state once every cell is made and waits."""
+    """By level: the state once every cell was made and used, and waits."""
     return {}
 
 
 async def _idle(executor: LocalExecutor, python: Language, states: dict[str, State]) -> State:
     if executor.level not in states:
-        async with AsyncExitStack() as stack:
+        every = asyncio.Barrier(CELLS)
+
+        async def use() -> None:
+            async with executor.sandbox(python) as sandbox:
+                await every.wait()
+                async for _ in sandbox.run(_job("", tenant="mallory"), python, LIMITS):
+                    pass
+
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(CELLS):
-                await stack.enter_async_context(executor.sandbox(python))
+                tasks.create_task(use())
         before, same = _state(executor), 0
         while same < 20:  # cells are being made again
             await asyncio.sleep(0.05)
