@@ -41,6 +41,8 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._fresh: set[int] = set()
+        """Descriptors watched since the loop last waited: an event of this round that names one was its predecessor's."""
         self._timers: list[Timer] = []
         self._unflushed: list[Outbox] = []
         self.stopping = False
@@ -49,6 +51,7 @@ class Loop:
         """Call back with the events that came. A descriptor must be unwatched before it is closed."""
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
+        self._fresh.add(fd)
 
     def modify(self, fd: int, events: int) -> None:
         """Wait for other events; none means only for a hang-up."""
@@ -74,9 +77,10 @@ class Loop:
         """Loop until `stopping`."""
         callbacks = self._callbacks
         while not self.stopping:
+            self._fresh.clear()
             for fd, events in self._epoll.poll(self._timeout()):
-                callback = callbacks.get(fd)
-                if callback is not None:  # it may have been unwatched by an earlier event of this round
+                callback = callbacks.get(fd)  # None: unwatched by an earlier event of this round
+                if callback is not None and fd not in self._fresh:
                     callback(events)
             self._fire()
             while self._unflushed:

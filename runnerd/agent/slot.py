@@ -270,9 +270,11 @@ class Slot:
         self._paused = False
 
     def _cell_ended(self) -> None:
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if pid == 0:
+            return
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
-        _, status = os.waitpid(self._pid, 0)
         if self._control is not None:
             self._loop.unwatch(self._control.fileno())
             self._control.close()

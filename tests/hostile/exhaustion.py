@@ -191,7 +191,8 @@ try:
 except OSError as error: print(error)
 print("depth", depth)
 """,
-        said("depth"),
+        ended("ok", "limit"),  # the deeper, the more each step costs
+        limits={"cpu_s": 2.0},
     ),
     Attack("CPU time", "T-07", "while True: pass\n", reached("cpu_s"), limits={"cpu_s": 1.0}),
     Attack(
@@ -282,13 +283,13 @@ kept = []
 try:
     while len(kept) < 100_000: kept.append(os.open("/dev/null", os.O_RDONLY))
 except OSError: pass
-for fd in kept[-20:]: os.close(fd)
+for _ in range(20): os.close(kept.pop())
 try:
     while True: kept += socket.socketpair()
 except OSError: pass
 print("opened", len(kept))
 """,
-        lambda result: result.status == "ok" and 64 <= number(result) <= 128 + 2,
+        lambda result: result.status == "ok" and 64 <= number(result) <= 128,
     ),
     Attack(
         "a gigabyte of output",

@@ -145,10 +145,15 @@ for path in ("/usr/bin/su", "/usr/bin/mount", *found[:3]):
         "inherited descriptors",
         "T-37",
         """
-if len(sys.argv) == 1:
-    os.execv("/bin/bash", ["bash", "-c", "for fd in {0..250}; do { : >&$fd; } 2>/dev/null && printf '%s ' $fd; done"])
+look = '''import os
+for fd in range(256):
+  try:
+    os.fstat(fd)
+    print(fd, end=" ")
+  except OSError: pass'''
+os.execv("/usr/bin/python3", ["python3", "-I", "-S", "-c", look])
 """,
-        said("1 2 "),
+        said("0 1 2 "),
     ),
     Attack(
         "code that runs before the sandbox is shut",
