@@ -4,10 +4,12 @@ It forks children (child.py), ends them with all that they started, and renews t
 The agent tells it what to do; it decides nothing.
 
     from the agent                                     to the agent
-    F fds      fork a child                            k dirty cpu rss   the kill is sent: nothing runs any more
-    N fds      renew the directories, then fork        x status cpu rss  the child has ended and everything is reaped
-    K program  kill everything                         o                 memory was over, everything is killed
+    F fds      fork a child                            k cpu rss file         the kill is sent: nothing runs any more
+    N fds      renew the directories, then fork        x status cpu rss file  the child has ended and everything is reaped
+    K          kill everything                         o                      memory was over, everything is killed
     M bytes    memory from now on, where we watch it
+
+`file` is the name of the one file in the workspace, where there is exactly one thing in it; empty says nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from typing import NoReturn
 from . import child, linux, reaper
 from .options import STRONG, USERNS, Options
 
-KILLED = struct.Struct("!c?QQ")
+KILLED = struct.Struct("!cQQ")
 ENDED = struct.Struct("!ciQQ")
 MEMORY = struct.Struct("!cQ")
 FDS = 3
 INNER_ID = 65532
 """The one user and group id of a user namespace."""
+PRIORITY = -15
+"""So that a job with many processes can't keep PID 1 from ending them."""
 WATCH_MS = 50
 """How often memory is looked at where no cgroup limits it."""
 RENEW_BY_UNLINK = 8
@@ -44,6 +48,8 @@ def start(options: Options, slot: int, control: socket.socket, groups: list[int]
     for group in groups:
         os.write(group, b"0")
         os.close(group)
+    if options.level == STRONG:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     if options.namespaced:
         linux.unshare(linux.CLONE_NEWCGROUP)
     if options.level == USERNS:
@@ -81,9 +87,12 @@ class Directory:
             self._make()
         self._clean = self._state()
 
-    def untouched(self, files: int) -> bool:
-        """Whether there are no more inodes than so many files take; False where that can't be told."""
-        return self._mounted and self._clean[1] - os.statvfs(self.path).f_ffree == files
+    def only_file(self) -> bytes:
+        """The name of the one file, where there is nothing else; empty otherwise, and where that can't be told."""
+        if not self._mounted or self._clean[1] - os.statvfs(self.path).f_ffree != 1:
+            return b""
+        names = os.listdir(os.fsencode(self.path))
+        return names[0] if names else b""
 
     def used_bytes(self) -> int:
         """Bytes that the files take in memory."""
@@ -194,7 +203,7 @@ class Cell:
                 directory.renew()
             self._fork(fds)
         elif code == b"K":
-            self._kill(message[1:].decode())
+            self._kill()
         elif code == b"M":
             self._memory = MEMORY.unpack(message)[1]
         else:  # the agent is gone
@@ -212,15 +221,11 @@ class Cell:
             os.close(fd)
         self._child, self._status, self._rss = pid, 0, 0
 
-    def _kill(self, program: str) -> None:
-        """End everything, and say whether there may be files besides the program, and what the child cost so far."""
-        cpu, rss = reaper.usage(self._child) if self._child else (0, 0)
+    def _kill(self) -> None:
+        """End everything, and say what the child cost so far."""
+        cpu, rss = reaper.usage(self._child) if self._watch and self._child else (0, 0)
         self._reaper.kill()
-        self._control.send(KILLED.pack(b"k", self._dirty(program), cpu, rss))
-
-    def _dirty(self, program: str) -> bool:
-        workspace = self._directories[0]
-        return not (program and workspace.untouched(1) and os.listdir(workspace.path) == [program])
+        self._control.send(KILLED.pack(b"k", cpu, rss) + self._directories[0].only_file())
 
     def _reap(self) -> None:
         """Collect what has ended; when the child has, end what it left behind and report."""
@@ -242,7 +247,7 @@ class Cell:
             self._child, self._memory = 0, 0
             spent = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = int((spent.ru_utime + spent.ru_stime) * 1e9)
-            self._control.send(ENDED.pack(b"x", self._status, cpu, self._rss))
+            self._control.send(ENDED.pack(b"x", self._status, cpu, self._rss) + self._directories[0].only_file())
 
     def _check_memory(self) -> None:
         used = self._reaper.memory() + sum(directory.used_bytes() for directory in self._directories)

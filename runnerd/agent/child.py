@@ -7,7 +7,7 @@ with more rights than the job has.
     to the child                              from the child
     run     {argv | python, file, files, …}   ready  {}
     file    {name} body, more: true           failed {reason | limit}     before the program runs
-    collect {inputs, stamp, …}                done   {code}               a warm program ended; it may only choose its own code
+    collect {inputs, stamp, …}                done   {code, dirty}        a warm program ended; it may only choose its own code
                                               file, skipped, collected    see collect.py
 """
 
@@ -24,13 +24,16 @@ import sys
 from typing import Any, NoReturn
 
 from . import collect, landlock, linux, preload, program, rehearsal, seccomp
-from .frames import Header, Unpacker, pack
+from .frames import HEAD, Header, Unpacker, pack
 from .options import PROCESS, STRONG, USERNS, Options
 from .root import ETC
 
+_read_fd, _write_fd = os.read, os.write
 CONTROL = 3
 """Descriptor of the control socket. A program that a job starts does not inherit it."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+CELL_PROCESSES = 4
+"""At most so many processes and threads per cell are our own, and the agent's."""
 OOM_SCORE = 500
 """The kernel ends jobs before anything of ours."""
 
@@ -55,6 +58,8 @@ def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr
 def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
     """Give up everything that a job must not have, for good."""
     os.setsid()
+    if options.level == STRONG:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
     if options.namespaced:
         linux.unshare(linux.CLONE_NEWIPC)
         _write("/proc/self/oom_score_adj", str(OOM_SCORE))
@@ -135,6 +140,7 @@ def _serve(options: Options, slot: int, control: socket.socket) -> int:
     if request["type"] == "collect":
         collect.collect(request, control)
         return 0
+    free_inodes = os.statvfs(".").f_ffree
     try:
         _take_files(request, requests)
     except OSError as error:
@@ -143,7 +149,7 @@ def _serve(options: Options, slot: int, control: socket.socket) -> int:
     if requests.fds:
         os.dup2(requests.fds[0], 0)
         os.close(requests.fds[0])
-    return _become(request, options, slot, control)
+    return _become(request, options, slot, control, free_inodes)
 
 
 def _file_failure(error: OSError) -> Header:
@@ -183,22 +189,22 @@ def create(name: str) -> int:
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
 
 
-def _become(request: Header, options: Options, slot: int, control: socket.socket) -> int:
+def _become(request: Header, options: Options, slot: int, control: socket.socket, free_inodes: int) -> int:
     """Run the program in this interpreter, or replace it by another."""
     limits = request["limits"]
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
-    if options.level in (STRONG, USERNS) or os.getuid() == options.uid_base + slot:
-        _limit(resource.RLIMIT_NPROC, limits["processes"])  # counted per user id: only where the job has one alone
+    if options.level == USERNS:  # counted per user id, and each cell's user namespace counts for itself
+        _limit(resource.RLIMIT_NPROC, limits["processes"])
+    elif options.level != STRONG:  # one count for all cells and the agent: it stops a bomb, and is no limit of one job
+        _limit(resource.RLIMIT_NPROC, limits["processes"] + CELL_PROCESSES * options.cells)
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
     env = {"HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **request["env"]}
     if request["python"]:
         os.environ.clear()
         os.environ.update(env)
         code = program.run(os.path.join(options.workspace(slot), request["file"]), request["args"], request["stream"])
-        with contextlib.suppress(OSError):  # the program may have used up the socket
-            control.sendall(pack({"type": "done", "code": code}))
-            control.recv(1)  # to be killed here: what this process cost can be read until then
+        _say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
         return code
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so across exec
@@ -208,6 +214,22 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
     except (OSError, ValueError) as error:
         control.sendall(pack({"type": "failed", "reason": f"could not start {argv[0]!r}: {error}"}))
     return 125
+
+
+def _say_done(code: int, clean: bool) -> None:
+    """Tell the end with nothing that the program may have replaced, and wait to be killed: until then its cost can be read."""
+    header = b'{"type":"done","code":%d,"dirty":%s}' % (code, b"false" if clean else b"true")
+    with contextlib.suppress(OSError):  # the program may have used up the socket
+        _write_fd(CONTROL, HEAD.pack(len(header), 0) + header)
+        _read_fd(CONTROL, 1)
+
+
+def _only_one_file(name: str, directory: str, free_inodes: int) -> bool:
+    """Whether there is nothing but the program. One that lies about it hides its own files from its own result."""
+    try:
+        return free_inodes - os.statvfs(directory).f_ffree == 1 and os.listdir(directory) == [name]
+    except BaseException:  # noqa: BLE001 - the program may have replaced any of these functions
+        return False
 
 
 def _limit(kind: int, value: Any) -> None:

@@ -158,10 +158,10 @@ class _Waiting:  # its methods are those of slot.Tenant
     def output(self, stream: str, data: bytes) -> None:
         """Nothing either."""
 
-    def killed(self, dirty: bool, cpu_ns: int, memory: int) -> None:
+    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
         """Nothing was to be killed."""
 
-    def child_ended(self, status: int, cpu_ns: int, memory: int) -> None:  # noqa: ARG002
+    def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:  # noqa: ARG002
         """The child died while it waited."""
         self._lease.lose(f"its standby child ended (wait status {status})")
 

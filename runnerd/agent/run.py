@@ -125,13 +125,22 @@ class Run:
         elif self._stage_over or self._code is not None:
             pass
         elif kind == "done" and self._stage.get("python") and isinstance(header.get("code"), int):
-            self._code = header["code"] & 0xFF
-            self._kill(self._only_program())
+            self._done(header["code"] & 0xFF, header.get("dirty"))
         elif kind == "failed":
             # A warm program could say so too: all it gets by that is a result that says so.
             workspace = header.get("limit") == "workspace_bytes"
             self._cause = "workspace" if workspace else "input" if self._stage.get("python") else "start"
             self._detail = str(header.get("reason", ""))[:500]
+
+    def _done(self, code: int, dirty: object) -> None:
+        """A warm program says that it has ended; believed of its own code and files only, and killed for it."""
+        self._code = code
+        if not self._slot.kill_alone():
+            self._kill()
+            return
+        self._end_stage(code, None, 0, 0)
+        if dirty is False and len(self._inputs) == 1:
+            self._finish()
 
     def output(self, stream: str, data: bytes) -> None:
         """Pass output on, as much as is kept of it; a flood ends the job."""
@@ -145,15 +154,15 @@ class Run:
         if before + len(data) > most * FLOOD:
             self.end("output")
 
-    def killed(self, dirty: bool, cpu_ns: int, memory: int) -> None:
+    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
         """A warm program is over as soon as nothing of it runs: no need to wait until its memory is torn down."""
         if self._code is None or self._stage_over:
             return
         self._end_stage(self._code, None, cpu_ns, memory)
-        if not dirty:
+        if self._nothing_but(only_file):
             self._finish()
 
-    def child_ended(self, status: int, cpu_ns: int, memory: int) -> None:
+    def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:
         """The stage is over, if it was not already; go on with the next, with its files, or not at all."""
         if self._collecting:
             self._emit_collect_failure()
@@ -164,7 +173,7 @@ class Run:
             self._end_stage(code if code >= 0 else None, -code if code < 0 else None, cpu_ns, memory)
         if self._stages and self._succeeded:
             self._slot.fork(renew=False)
-        elif self._request["collect"]["files"] > 0 and self._stage["name"] == "run":
+        elif self._request["collect"]["files"] > 0 and self._stage["name"] == "run" and not self._nothing_but(only_file):
             self._collecting = True
             self._slot.fork(renew=False)
         else:
@@ -241,14 +250,14 @@ class Run:
             ended["memory_bytes"] = memory if usage.memory_bytes is None else usage.memory_bytes
         self._emit(ended)
 
-    def _kill(self, program: str = "") -> None:
+    def _kill(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._slot.kill(program)
+        self._slot.kill()
 
-    def _only_program(self) -> str:
-        """The name of the job's one file, where it brought no other and can't have changed it unseen."""
-        return next(iter(self._inputs)) if len(self._inputs) == 1 and not self._stages else ""
+    def _nothing_but(self, only_file: str) -> bool:
+        """Whether that is the job's program, and all that it brought: then there is nothing to collect."""
+        return len(self._inputs) == 1 and only_file in self._inputs
 
     # Files
 

@@ -17,6 +17,8 @@ from .frames import FrameError, Header, Unpacker
 from .loop import Channel, Loop, Timer
 
 PIPE_READ = 1 << 16
+ALONE = 2
+"""What a cgroup counts where there are only PID 1 and the child, with one thread."""
 BACKSTOP_S = 1.0
 """A cell that has not ended its processes so long after it was told to is killed as a whole."""
 
@@ -33,10 +35,13 @@ class Tenant(Protocol):
     def output(self, stream: str, data: bytes) -> None:
         """The child, or what it started, wrote something."""
 
-    def killed(self, dirty: bool, cpu_ns: int, memory: int) -> None:
-        """Everything in the cell was told to die; no instruction of the job runs any more."""
+    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """Everything in the cell was told to die; no instruction of the job runs any more.
 
-    def child_ended(self, status: int, cpu_ns: int, memory: int) -> None:
+        `only_file` is the name of the one file in the workspace, where there is nothing else in it.
+        """
+
+    def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:
         """The child has ended, and everything else in the cell with it; `status` is as of wait(2)."""
 
     def child_room(self) -> None:
@@ -68,6 +73,7 @@ class Slot:
         self._paused = False
         self._pidfd = -1
         self._pid = 0
+        self._child_pidfd = -1
         self._destroying = False
         self._alive = False  # the child
         self._backstop: Timer | None = None
@@ -133,11 +139,23 @@ class Slot:
         """Bytes of memory from now on, where the cell itself has to watch over it."""
         self._tell(MEMORY.pack(b"M", size))
 
-    def kill(self, program: str = "") -> None:
-        """End everything in the cell; `program` is the one file that may be there without being worth a look."""
+    def kill(self) -> None:
+        """End everything in the cell."""
         if self._backstop is None:
             self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
-        self._tell(b"K" + program.encode())
+        if self.group is not None:
+            self.group.hurry()
+        self._tell(b"K")
+
+    def kill_alone(self) -> bool:
+        """Kill the child where there is nothing else in the cell, without the detour through its PID 1; else return False."""
+        if self._child_pidfd < 0 or self.group is None or self.group.processes() != ALONE:
+            return False
+        if self._backstop is None:
+            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+        with contextlib.suppress(ProcessLookupError):
+            linux.pidfd_send_signal(self._child_pidfd, signal.SIGKILL)
+        return True
 
     def destroy(self) -> None:
         """Kill the cell as a whole. `gone` of the listener follows."""
@@ -171,16 +189,16 @@ class Slot:
     def _listen(self) -> None:
         assert self._control is not None
         try:
-            message = self._control.recv(256)
+            message = self._control.recv(1024)
         except BlockingIOError:
             return
         except OSError:
             message = b""
         code = message[:1]
         if code == b"k":
-            _, dirty, cpu, memory = KILLED.unpack(message)
+            _, cpu, memory = KILLED.unpack_from(message)
             if self.user is not None:
-                self.user.killed(dirty, cpu, memory)
+                self.user.killed(cpu, memory, os.fsdecode(message[KILLED.size :]))
         elif code == b"x":
             self._ended(message)
         elif code == b"o" and self.user is not None:
@@ -189,11 +207,11 @@ class Slot:
             self._loop.unwatch(self._control.fileno())
 
     def _ended(self, message: bytes) -> None:
-        _, status, cpu_total, memory = ENDED.unpack(message)
+        _, status, cpu_total, memory = ENDED.unpack_from(message)
         cpu, self._cpu_before = cpu_total - self._cpu_before, cpu_total
         self._calm()
         if self.user is not None:
-            self.user.child_ended(status, cpu, memory)
+            self.user.child_ended(status, cpu, memory, os.fsdecode(message[ENDED.size :]))
         else:
             self.fork(renew=True)
 
@@ -222,10 +240,21 @@ class Slot:
         if self.ready:
             return
         self.ready = True
+        if self.group is not None:
+            self._child_pidfd = self._only_child()
         if self.user is not None:
             self.user.child_ready()
         else:
             self._listener.idle(self)
+
+    def _only_child(self) -> int:
+        """A pidfd of the child that is ready, which is all that PID 1 has; -1 where that can't be told."""
+        try:
+            with open(f"/proc/{self._pid}/task/{self._pid}/children", "rb") as file:
+                pids = file.read().split()
+            return linux.pidfd_open(int(pids[0])) if len(pids) == 1 else -1
+        except OSError:
+            return -1
 
     def _child_hung_up(self) -> None:
         self._child = None
@@ -265,6 +294,9 @@ class Slot:
         if self._child is not None:
             self._child.close()
             self._child = None
+        if self._child_pidfd >= 0:
+            os.close(self._child_pidfd)
+            self._child_pidfd = -1
         for stream in list(self._pipes):
             self._close_pipe(stream)
         self._paused = False
