@@ -127,10 +127,10 @@ class Run:
         elif kind == "done" and self._stage.get("python") and isinstance(header.get("code"), int):
             self._done(header["code"] & 0xFF, header.get("dirty"))
         elif kind == "failed":
-            # A warm program could say so too: all it gets by that is a result that says so.
-            workspace = header.get("limit") == "workspace_bytes"
-            self._cause = "workspace" if workspace else "input" if self._stage.get("python") else "start"
-            self._detail = str(header.get("reason", ""))[:500]
+            # A warm program could say so too: all it gets by that is a result that says so, in our words.
+            warm = self._stage.get("python")
+            self._cause = "workspace" if header.get("limit") == "workspace_bytes" else "input" if warm else "start"
+            self._detail = "" if warm else str(header.get("reason", ""))[:500]
 
     def _done(self, code: int, dirty: object) -> None:
         """A warm program says that it has ended; believed of its own code and files only, and killed for it."""

@@ -13,7 +13,7 @@ CAUSES: dict[str, tuple[Status, str | None, str]] = {
     "output": ("limit", "output_bytes", "wrote far more than the {limits.output_bytes} bytes of output that are kept"),
     "memory": ("oom", "memory_bytes", "used more than {limits.memory_bytes} bytes of memory"),
     "workspace": ("limit", "workspace_bytes", "its files do not fit into the sandbox's workspace"),
-    "input": ("rejected", None, "its files could not be written: {detail}"),
+    "input": ("rejected", None, "its files could not be written into the workspace"),
     "start": ("dead", None, "{detail}"),
 }
 """What the agent ended a stage for: status, name of the limit, reason."""
