@@ -33,15 +33,15 @@ test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARG
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')
 	@$(BIN)/pytest -m 'slow or not slow' $(ARGS)
-	$(call say,'Bench: a few samples, to see that it runs')
+	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
 
 lint: $(VENV)/developing  ## ruff, mypy, import-linter, README tables
-	$(call say,'Lint, types, layers')
+	$(call say,'Lint and types and layers')
 	@$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { echo 'Run `make format`.' >&2; exit 1; }
 	$(BIN)/mypy
-	$(BIN)/lint-imports --quiet
+	$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
 	$(BIN)/python docs/tables.py --check
 
 format: $(VENV)/developing  ## Format the code and sort the imports

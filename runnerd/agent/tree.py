@@ -6,8 +6,10 @@ more than two levels deep. Links are removed and not followed. The job's process
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,6 +18,8 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove(path: str) -> None:
     """Remove a directory with all that is in it; nothing happens where there is none. Raises OSError."""
     try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "a link stands in the place of a directory", path)
         os.chmod(path, 0o700)
         empty(path)
         os.rmdir(path)

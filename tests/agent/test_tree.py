@@ -106,4 +106,6 @@ def test_a_link_in_the_place_of_the_directory(place, tmp_path):
     (place / "file").touch()
     with pytest.raises(NotADirectoryError):
         tree.empty(str(tmp_path / "link"))
+    with pytest.raises(NotADirectoryError, match="a link stands"):
+        tree.remove(str(tmp_path / "link"))
     assert (place / "file").exists()
