@@ -22,7 +22,7 @@ import socket
 import struct
 from typing import NoReturn
 
-from . import child, linux, reaper
+from . import child, linux, reaper, tree
 from .options import STRONG, USERNS, Options
 
 KILLED = struct.Struct("!cQQ")
@@ -83,7 +83,7 @@ class Directory:
         if mounted:
             self._mount()
         else:
-            reaper.remove_tree(path)
+            tree.remove(path)
             self._make()
         self._clean = self._state()
 
@@ -104,7 +104,7 @@ class Directory:
     def renew(self) -> None:
         """Make it as it was before any job."""
         if not self._mounted:
-            reaper.remove_tree(self.path)
+            tree.remove(self.path)
             self._make()
             return
         # The owner of a directory may leave marks on it that no count shows: attributes, modes. Then it is made anew.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 
@@ -100,22 +99,6 @@ def usage(pid: int) -> tuple[int, int]:
         return 0, 0
     at = status.find(b"VmHWM:")
     return cpu, int(status[at + 6 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory that a job has written to, links not followed, whatever modes it left."""
-    if not os.path.lexists(path):
-        return
-
-    def unlock(_function: object, entry: str, _error: object) -> None:
-        os.chmod(os.path.dirname(entry), 0o700)
-        if os.path.isdir(entry) and not os.path.islink(entry):
-            os.chmod(entry, 0o700)
-            shutil.rmtree(entry, onerror=None, ignore_errors=True)
-        else:
-            os.unlink(entry)
-
-    shutil.rmtree(path, onerror=unlock)
 
 
 def _anonymous(pid: int) -> int:

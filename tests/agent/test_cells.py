@@ -40,7 +40,7 @@ async def printed(executor: LocalExecutor, language: Language, code: str, **fiel
 
 
 async def test_random_numbers_differ_from_job_to_job(isolated: LocalExecutor, py: Language) -> None:
-    code = "import random, os, uuid, secrets\nprint(random.random(), os.urandom(4), uuid.uuid4(), secrets.token_hex(4))"
+    code = "import random, os, uuid, secrets\nprint(random.random(), os.urandom(4).hex(), uuid.uuid4(), secrets.token_hex(4))"
     seen = {word for _ in range(6) for word in (await printed(isolated, py, code)).split()}
     assert len(seen) == 24
 
