@@ -17,7 +17,7 @@ ARGS ?=
 
 say = @printf '\033[1m==>\033[0m %s\n' $(1)
 
-.PHONY: help run test test-all lint format docs bench soak toolchains clean
+.PHONY: help run test test-all hostile lint format docs bench soak toolchains clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,13 +28,16 @@ run: $(VENV)/installed  ## Start the embedded daemon, run one job per language, 
 
 test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARGS=... goes to pytest)
 	$(call say,'Tests: the daily suite')
-	@$(BIN)/pytest -m 'not slow' $(ARGS)
+	@$(BIN)/pytest -m 'not slow and not weaker' $(ARGS)
 
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')
-	@$(BIN)/pytest -m 'slow or not slow' $(ARGS)
+	@$(BIN)/pytest -m 'not weaker' $(ARGS)
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
+
+hostile: $(VENV)/developing  ## Hostile programs at every level
+	@$(BIN)/pytest tests/hostile $(ARGS)
 
 lint: $(VENV)/developing  ## ruff, mypy, import-linter, README tables
 	$(call say,'Lint and types and layers')
