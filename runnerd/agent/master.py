@@ -69,7 +69,8 @@ def _prepare(options: Options) -> bytes:
     program.hide_agent()
     preload.load(options.preload, options.tmp(0) if options.namespaced else options.scratch)
     sockets = (socket.AF_UNIX,) if options.namespaced else None
-    return seccomp.build(allow_sockets=sockets)
+    # Where there is no IPC namespace, System V objects would be shared by all jobs, and stay on the host.
+    return seccomp.build(allow_sockets=sockets, allow_ipc=options.namespaced)
 
 
 def _forget_command_line() -> None:

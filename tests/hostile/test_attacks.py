@@ -121,7 +121,7 @@ def _state(executor: LocalExecutor) -> State:
         agent_descriptors=_count(f"/proc/{agent}/fd"),
         our_descriptors=_count("/proc/self/fd"),
         processes=len(tree),
-        strays=len([pid for pid in _processes() if pid not in ours and _uid(pid) in uids and _uid(pid) != os.getuid()]),
+        strays=len([pid for pid in _processes() if pid not in ours and _uid(pid) in uids and _parent(pid) == 1]),
         groups=sum(_groups(place, agent) for place in set(cgroup_places.own_directories().values())),
         mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
     )
@@ -151,14 +151,18 @@ def _uid(pid: int) -> int:
         return -1
 
 
+def _parent(pid: int) -> int:
+    """Who started a process, 1 once that one is gone; -1 where the process itself is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
 def _descendants(pid: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for process in _processes():
-        try:
-            parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(process)
+        children.setdefault(_parent(process), []).append(process)
     found, ahead = set(), list(children.get(pid, ()))
     while ahead:
         found.add(ahead[-1])
