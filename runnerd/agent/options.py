@@ -37,8 +37,6 @@ class Options:
     tmp_bytes: int = 512 << 20
     tmp_inodes: int = 65_536
     shm_bytes: int = 64 << 20
-    memory_bytes: int = 512 << 20
-    """Memory of a cell until a job says otherwise."""
     collect_s: float = 10.0
     """How long listing and reading a job's files may take."""
     recycle_jobs: int = 10_000

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from ..agent.frames import FrameError, Header, Unpacker, pack
+from ..agent.frames import FrameError, Header, Unpacker
 from ..errors import SandboxLost
 
 PAUSE_FRAMES = 256
@@ -18,7 +18,6 @@ class Wire(asyncio.Protocol):
         self._unpacker = Unpacker()
         self._frames: deque[tuple[Header, bytes]] = deque()
         self._wake: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._closed = ""
@@ -49,22 +48,10 @@ class Wire(asyncio.Protocol):
             return str(error)
         return f"the agent sent {header['type']!r} without having a job"
 
-    def send(self, header: Header, body: bytes = b"") -> None:
-        """Send a frame soon."""
-        if self._transport is not None:
-            self._transport.write(pack(header, body))
-
     def send_all(self, frames: list[bytes]) -> None:
         """Send packed frames in one go."""
         if self._transport is not None:
             self._transport.write(b"".join(frames))
-
-    async def room(self) -> None:
-        """Wait until the agent has read most of what was sent. Raises SandboxLost."""
-        if self._room is not None:
-            await asyncio.shield(self._room)
-        if self._closed:
-            raise SandboxLost(self._closed)
 
     def close(self) -> None:
         """Hang up: whatever ran for this connection ends."""
@@ -94,20 +81,8 @@ class Wire(asyncio.Protocol):
         self._close(f"the agent hung up{f': {exc}' if exc else ''}")
         self._notify()
 
-    def pause_writing(self) -> None:
-        """The agent does not read as fast as we send."""
-        self._room = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        """The agent has caught up, or is gone."""
-        if self._room is not None:
-            self._room.set_result(None)
-            self._room = None
-
     def _close(self, reason: str) -> None:
         self._closed = self._closed or reason
-        if self._room is not None:
-            self.resume_writing()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
