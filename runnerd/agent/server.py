@@ -19,6 +19,7 @@ from .options import STRONG, Options
 from .slot import Slot
 
 BACKLOG = 128
+"""Connections that wait to be accepted, and leases that wait for a cell."""
 RETRY_S = 0.5
 """How long we wait before a failed master or cell is tried again."""
 FAILURES = 5
@@ -142,8 +143,8 @@ class Server:
         except BlockingIOError:
             return
         lease = Lease(self._loop, self, sock)
-        if len(self._waiting) >= self.options.cells:
-            lease.lose(f"{self.options.cells} leases wait already: that is all this agent has cells for")
+        if len(self._waiting) >= BACKLOG:
+            lease.lose(f"{BACKLOG} leases wait for a cell already")
             return
         self._waiting.append(lease)
         self._match()
