@@ -21,7 +21,7 @@ VERSION = 1
 
 Status = Literal["ok", "failed", "timeout", "oom", "limit", "rejected", "cancelled", "expired", "dead"]
 """How a job ended: `ok` exit 0 · `failed` other exit, signal or compile error · `timeout` wall time used up ·
-`oom` memory used up · `limit` another limit, named in `Result.limit` · `rejected` never runnable as it is ·
+`oom` memory used up, whatever the exit · `limit` another limit, named in `Result.limit` · `rejected` never runnable as it is ·
 `cancelled` by its submitter · `expired` waited too long · `dead` runnerd could not run it."""
 
 STATUSES: tuple[str, ...] = get_args(Status)

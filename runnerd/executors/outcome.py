@@ -151,10 +151,10 @@ class Outcome:
         if cause:
             status, limit, reason = CAUSES[cause]
             return status, limit, reason.format(limits=self._limits, detail=ended["detail"])
+        if ended.get("oom_kills"):  # whatever was killed of it: a program may not notice, and exit 0
+            return "oom", "memory_bytes", f"used more than {self._limits.memory_bytes} bytes of memory"
         if ended["exit_code"] == 0:
             return "ok", None, ""
-        if ended.get("oom_kills"):
-            return "oom", "memory_bytes", f"used more than {self._limits.memory_bytes} bytes of memory"
         if ended["signal"] == signal.SIGXCPU or (ended["signal"] == signal.SIGKILL and self._cpu_used_up(ended)):
             return "limit", "cpu_s", f"used more than {self._limits.cpu_s:g} s of CPU time"
         if ended["signal"] == signal.SIGXFSZ:
