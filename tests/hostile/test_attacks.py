@@ -30,7 +30,7 @@ SKIPPED |= {syscalls.numbers().get(name, -1) for name in ("pause", "select", "ps
 SKIPPED |= {335, 336} if syscalls.MACHINE == "x86_64" else set()
 
 
-LEVELS = [pytest.param(level, marks=[pytest.mark.weaker] if level == "landlock" else []) for level in ISOLATED]
+LEVELS = [pytest.param(level, marks=[pytest.mark.slow] if level == "landlock" else []) for level in ISOLATED]
 
 
 class Bait(NamedTuple):
@@ -243,7 +243,7 @@ async def _neighbour(executor: LocalExecutor, python: Language) -> str:
 def _cases() -> Iterator[object]:
     """Level by level: what another level's executor opens must not be taken for something left over."""
     for level in ISOLATED:
-        marks = [] if level == STRONGEST else [pytest.mark.weaker]
+        marks = [] if level == STRONGEST else [pytest.mark.slow]
         for attack in [attack for attack in ALL if level in attack.levels]:
             yield pytest.param(attack, level, id=f"{level}-{attack.name.replace(' ', '_')}", marks=marks)
 
