@@ -1,5 +1,6 @@
 """runnerd runs untrusted code as jobs. These are the public names: all that a plugin may import."""
 
+from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
 from .errors import (
     ConfigError,
     IngressError,
@@ -14,29 +15,26 @@ from .errors import (
 )
 from .hookspecs import hookimpl
 from .job import (
-    JSON,
-    MSGPACK,
     TOKEN,
     Event,
     File,
     Job,
     Limits,
+    Mount,
     Output,
     Result,
     SandboxInfo,
     Skipped,
     Stage,
     Started,
+    StateInfo,
     Status,
+    Stored,
     Usage,
-    decode_event,
-    decode_job,
-    decode_result,
-    encode,
-    json_schema,
     new_id,
 )
-from .spec import Blobs, Delivery, Ingress, Install, KeyValues, Language, Services, Store, check_key
+from .spec import Delivery, Ingress, Install, Language, Services
+from .store import Blob, Blobs, KeyValues, Store, check_key
 
 __version__ = "0.1.0"
 
@@ -44,6 +42,7 @@ __all__ = [
     "JSON",
     "MSGPACK",
     "TOKEN",
+    "Blob",
     "Blobs",
     "ConfigError",
     "Delivery",
@@ -57,6 +56,7 @@ __all__ = [
     "KeyValues",
     "Language",
     "Limits",
+    "Mount",
     "Output",
     "PluginError",
     "Rejected",
@@ -70,9 +70,11 @@ __all__ = [
     "Skipped",
     "Stage",
     "Started",
+    "StateInfo",
     "Status",
     "Store",
     "StoreError",
+    "Stored",
     "Usage",
     "check_key",
     "decode_event",

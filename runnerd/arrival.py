@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec import Struct
 
+from .codec import decode_job
 from .errors import Rejected
-from .job import TOKEN, Job, Result, check_job, decode_job, new_id
+from .job import TOKEN, Job, Result, new_id
 from .spec import Delivery
+from .validity import check_job
 
 TENANT = "default"
 """Whose jobs they are where nobody says."""

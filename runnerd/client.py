@@ -23,8 +23,9 @@ from msgspec.structs import replace
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 
+from .codec import MSGPACK, decode_event, decode_result, encode
 from .errors import IngressError, RunnerdError, Saturated
-from .job import MSGPACK, TOKEN, Event, Job, Result, decode_event, decode_result, encode, new_id
+from .job import TOKEN, Event, Job, Result, new_id
 
 URL = "nats://127.0.0.1:4222"
 """Where `runnerd serve` listens without any configuration."""

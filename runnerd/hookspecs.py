@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import pluggy
 
-from .spec import Ingress, Language, Store
+from .spec import Ingress, Language
+from .store import Store
 
 hookspec = pluggy.HookspecMarker("runnerd")
 hookimpl = pluggy.HookimplMarker("runnerd")

@@ -5,16 +5,12 @@ daemon takes a newer client's job. Where bytes are not text, `text` fields hold 
 place of what can't be decoded, and the `…bytes`/`data` field beside it holds the exact bytes (base64 in JSON).
 """
 
-import math
 import os
 import re
 import time
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import msgspec
 from msgspec import Meta, Struct
-
-from .errors import Rejected
 
 VERSION = 1
 """Version of Job, Event and Result. A daemon refuses versions above its own."""
@@ -27,9 +23,6 @@ Status = Literal["ok", "failed", "timeout", "oom", "limit", "rejected", "cancell
 STATUSES: tuple[str, ...] = get_args(Status)
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What tenants, job ids and language codes are made of: safe in subjects, routing keys and file names."""
-
-JSON = "application/json"
-MSGPACK = "application/msgpack"
 
 Positive = Annotated[float, Meta(gt=0)]
 PositiveInt = Annotated[int, Meta(gt=0)]
@@ -72,6 +65,17 @@ class File(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.text or "").encode()
 
 
+class Mount(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A stored file that a job finds below /mnt/data."""
+
+    session: str
+    """The session that it is in."""
+    id: str
+    """The file's own id, see `Stored`."""
+    name: str = ""
+    """Path below /mnt/data; empty for the file's own name."""
+
+
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One program to run, with its input and its limits."""
 
@@ -96,6 +100,17 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Send output while the job runs, besides the result's copy."""
     retry: bool = True
     """Start the job again when its sandbox was lost. False: started once at most."""
+    session: str | None = None
+    """The session that it works in: its files are in /mnt/data, its state is loaded, and what the job leaves is stored there.
+    Empty to start a new one, None for none."""
+    entity: str = ""
+    """What the session belongs to beside its tenant, an assistant say: sessions of one entity read each other's files."""
+    user: str = ""
+    """For whom the tenant runs it."""
+    mounts: tuple[Mount, ...] = ()
+    """Stored files of the tenant that it finds in /mnt/data besides those of its session."""
+    state: bool = True
+    """Whether variables of the session's earlier jobs are there, and those of this one are kept."""
     queue_ttl_s: Positive | None = None
     """Give up (`expired`) when no sandbox was free for so long."""
 
@@ -151,6 +166,40 @@ class Skipped(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Stored(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file in a session: one version of it, which never changes."""
+
+    id: str
+    """21 characters of `[A-Za-z0-9_-]`."""
+    session: str
+    name: str
+    """Path below /mnt/data."""
+    size: int
+    """In bytes."""
+    content_type: str
+    sha256: str
+    """Of the content, in hex."""
+    created: float
+    """Seconds since 1970."""
+    modified_from: str = ""
+    """The id of the version that the job found under this name, where it changed a file."""
+
+
+class StateInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the interpreter's variables."""
+
+    restored: bool = False
+    """Whether those of an earlier job were loaded."""
+    size: int = 0
+    """Bytes of the snapshot that the session now has, 0 for none."""
+    hash: str = ""
+    """Of that snapshot, opaque."""
+    skipped: tuple[Skipped, ...] = ()
+    """Variables that could not be kept, by name."""
+    problem: str = ""
+    """Why the snapshot was not loaded, or none was kept, for people."""
+
+
 class Started(Struct, frozen=True, kw_only=True, tag="started"):
     """The job has its sandbox and starts a stage. A second start of a job begins its output anew."""
 
@@ -202,6 +251,13 @@ class Result(Struct, frozen=True, kw_only=True, tag="result"):
     compile: Stage | None = None
     files: tuple[File, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    session: str = ""
+    """The session that it worked in."""
+    stored: tuple[Stored, ...] = ()
+    """Files that it left in its session, instead of `files`."""
+    state: StateInfo | None = None
+    warnings: tuple[str, ...] = ()
+    """What else the submitter should know, for people: a session that had expired, say."""
     usage: Usage = Usage()
     sandbox: SandboxInfo | None = None
     starts: int = 0
@@ -225,135 +281,3 @@ def new_id() -> str:
     random = int.from_bytes(os.urandom(10), "big")
     high, low = random >> 68, random & ((1 << 62) - 1)
     return f"{(ms << 80) | (7 << 76) | (high << 64) | (2 << 62) | low:032x}"
-
-
-_decoders: dict[str, Any] = {
-    JSON: msgspec.json.Decoder(Job),
-    MSGPACK: msgspec.msgpack.Decoder(Job),
-}
-_encoders: dict[str, Any] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
-
-
-def media_type(content_type: str) -> str:
-    """The body type that `content_type` names, without parameters. Empty means JSON.
-
-    Raises Rejected for any other than JSON and MessagePack.
-    """
-    media = content_type.partition(";")[0].strip().lower() or JSON
-    if media == "application/x-msgpack":
-        media = MSGPACK
-    if media not in _encoders:
-        raise Rejected(f"content type {media!r} is not known: use {JSON} or {MSGPACK}")
-    return media
-
-
-def decode_job(body: bytes, content_type: str = JSON) -> Job:
-    """Read a job and check all that can be checked without knowing the daemon's languages and limits.
-
-    Raises Rejected, naming the field and the fix.
-    """
-    media = media_type(content_type)
-    try:
-        job: Job = _decoders[media].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(f"not a job in {media}: {error}") from None
-    check_job(job)
-    return job
-
-
-def encode(message: Event | Job, content_type: str = JSON) -> bytes:
-    """Write an event, a result or a job."""
-    encoded: bytes = _encoders[media_type(content_type)].encode(message)
-    return encoded
-
-
-def decode_result(body: bytes, content_type: str = JSON) -> Result:
-    """Read a result. Raises msgspec.DecodeError."""
-    if media_type(content_type) == MSGPACK:
-        return msgspec.msgpack.decode(body, type=Result)
-    return msgspec.json.decode(body, type=Result)
-
-
-def decode_event(body: bytes, content_type: str = JSON) -> Event:
-    """Read any event, the result among them. Raises msgspec.DecodeError."""
-    decode = msgspec.msgpack.decode if media_type(content_type) == MSGPACK else msgspec.json.decode
-    event: Event = decode(body, type=Event)
-    return event
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of Job, Started, Output and Result."""
-    refs, components = msgspec.json.schema_components([Job, Started, Output, Result], ref_template="#/$defs/{name}")
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"runnerd messages, version {VERSION}",
-        "anyOf": list(refs),
-        "$defs": components,
-    }
-
-
-def check_job(job: Job) -> None:
-    """Refuse what no daemon could run. Raises Rejected, naming the field and the fix."""
-    if job.v > VERSION or job.v < 1:
-        raise Rejected(f"v: {job.v} is not known here: this daemon speaks version {VERSION}")
-    for field, token in (("id", job.id), ("tenant", job.tenant)):
-        if token and not TOKEN.fullmatch(token):
-            raise Rejected(f"{field}: {token[:80]!r} must match [A-Za-z0-9_-]{{1,64}}")
-    _check_program(job)
-    for i, arg in enumerate(job.args):
-        if "\0" in arg:
-            raise Rejected(f"args[{i}]: a NUL character can't be passed to a program")
-    for name, value in job.env.items():
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise Rejected(f"env: {name[:80]!r} is no name for an environment variable: no =, no NUL, not empty")
-    for field, limit in msgspec.structs.asdict(job.limits).items():
-        if limit is not None and not math.isfinite(limit):
-            raise Rejected(f"limits.{field}: must be a finite number above 0")
-    if job.queue_ttl_s is not None and not math.isfinite(job.queue_ttl_s):
-        raise Rejected("queue_ttl_s: must be a finite number above 0")
-
-
-def _check_program(job: Job) -> None:
-    names = [check_name(file.name, f"files[{i}].name") for i, file in enumerate(job.files)]
-    taken = set(names)
-    if len(taken) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Rejected(f"files: {twice[:80]!r} is there twice: give each file a name of its own")
-    for name in names:
-        parts = name.split("/")
-        for depth in range(1, len(parts)):
-            if "/".join(parts[:depth]) in taken:
-                raise Rejected(f"files: {name[:80]!r} lies below another file of the job")
-    for i, file in enumerate(job.files):
-        if file.text is not None and file.data is not None:
-            raise Rejected(f"files[{i}]: has both text and data: give one")
-    if job.code is not None and job.entry is not None:
-        raise Rejected("entry: only where code is left out: code is the program")
-    if job.code is None:
-        if not job.files:
-            raise Rejected("code: missing: give code, or files with the program among them")
-        if job.entry is None and len(job.files) > 1:
-            raise Rejected("entry: missing: name the file that is the program")
-        if job.entry is not None and job.entry not in names:
-            raise Rejected(f"entry: {job.entry[:80]!r} is none of files")
-
-
-def check_name(name: str, field: str, longest: int = 255) -> str:
-    """Return `name` where it is a path that stays below its directory. Raises Rejected, naming `field`.
-
-    Each part is 1 to `longest` bytes of UTF-8 without NUL, newline and other control characters; parts are joined by `/`.
-    """
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise Rejected(f"{field}: not valid Unicode") from None
-    if len(encoded) > 4000:
-        raise Rejected(f"{field}: longer than 4000 bytes")
-    for part in name.split("/"):
-        if part in ("", ".", ".."):
-            raise Rejected(f"{field}: {name[:80]!r} must be a relative path without empty, . or .. parts")
-        if len(part.encode()) > longest:
-            raise Rejected(f"{field}: a part of {name[:80]!r} is longer than {longest} bytes")
-        if any(ord(c) < 32 or ord(c) == 127 for c in part):
-            raise Rejected(f"{field}: {name[:80]!r} has control characters")
-    return name

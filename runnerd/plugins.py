@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from . import hookspecs
 from .errors import PluginError, Rejected
-from .job import TOKEN, check_name
-from .spec import Ingress, Language, Store
+from .job import TOKEN
+from .spec import Ingress, Language
+from .store import Store
+from .validity import check_name
 
 GROUP = "runnerd"
 _ALIAS = re.compile(r"[^\s/]{1,64}")

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from .errors import Rejected, StoreError
 from .job import Job, Result
-from .spec import KeyValues
+from .store import KeyValues
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ from .nursery import open_nursery
 from .pool import Pool, PoolSettings, open_pool
 from .record import Records, same_job
 from .slots import Slots
-from .spec import Executor, KeyValues, Language
+from .spec import Executor, Language
+from .store import KeyValues
 
 log = structlog.get_logger("runnerd.scheduler")
 

@@ -1,18 +1,18 @@
-"""What the parts of runnerd agree on: Language, Ingress, Services, Store, Executor, Sandbox.
+"""What the parts of runnerd agree on: Language, Ingress, Services, Workspace, Executor, Sandbox.
 
 Plugins describe themselves with these types; nothing here does any I/O.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .errors import StoreError
-from .job import JSON, TOKEN, Event, Job, Limits, Result
+from .codec import JSON
+from .job import Event, Job, Limits, Result, Skipped, Stored
 
 _PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
 
@@ -183,75 +183,38 @@ class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
         raise NotImplementedError
 
 
-def check_key(key: str) -> str:
-    """Return `key` where it is made of `/`-joined tokens, `[A-Za-z0-9_-]{1,64}` each. Raises StoreError."""
-    if len(key) > 512 or not all(map(TOKEN.fullmatch, key.split("/"))):
-        raise StoreError(f"key {key[:80]!r}: must be tokens of [A-Za-z0-9_-]{{1,64}} with / between them, at most 512 characters")
-    return key
+class Content(Struct, frozen=True, kw_only=True):
+    """Bytes that are read where they are wanted, and as often: a file for the workspace, a snapshot of an interpreter."""
+
+    name: str
+    """Path below /mnt/data; empty for a snapshot."""
+    size: int
+    """Bytes that `read` gives."""
+    read: Callable[[], AsyncIterator[bytes]]
+    """The bytes in chunks. Raises StoreError, and KeyError where they are gone."""
 
 
-class KeyValues(Protocol):
-    """A key-value store. Keys are `/`-joined tokens, see `check_key`; values are bytes; a revision is an opaque string.
+class Workspace(Protocol):
+    """What a job of a session finds beside what it brings itself, and where what it leaves goes.
 
-    A `ttl_s` is above 0 and finite, in seconds; None keeps the entry for ever. Every method raises StoreError where the
-    store does not answer, is full, or the key is none.
+    One object serves one start of a job. The executor reads `files` and `state` into the sandbox ahead of the program, and
+    hands over what the program left, one thing at a time, before it gives its Result. Methods raise StoreError.
     """
 
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        """Value and revision, None where there is none or it expired."""
+    files: Sequence[Content]
+    """Written below /mnt/data ahead of the program."""
+    state: Content | None
+    """The snapshot that the interpreter loads, None for a clean namespace."""
+    state_bytes: int
+    """The largest snapshot to take at the end; 0 to take none."""
+
+    async def keep(self, name: str, size: int, chunks: AsyncIterator[bytes]) -> Stored | Skipped:
+        """Store a file that the job wrote, or an input that it changed; says what became of it."""
         ...
 
-    async def put(self, key: str, value: bytes, ttl_s: float | None = None) -> str:
-        """Write, whatever was there; returns the new revision."""
+    async def keep_state(self, chunks: AsyncIterator[bytes]) -> tuple[int, str]:
+        """Store the snapshot of the interpreter; returns its size in bytes and its hash."""
         ...
-
-    async def put_if_absent(self, key: str, value: bytes, ttl_s: float | None = None) -> tuple[bool, bytes, str]:
-        """Write if there is nothing. Returns whether it was written, and what stands there now with its revision."""
-        ...
-
-    async def compare_and_set(self, key: str, revision: str, value: bytes, ttl_s: float | None = None) -> str | None:
-        """Write if the revision still stands; returns the new one, None where another was faster."""
-        ...
-
-    async def delete(self, key: str) -> None:
-        """Remove; nothing happens where there is nothing."""
-        ...
-
-    async def expire(self, most: int = 1000) -> int:
-        """Remove at most so many expired entries; returns how many."""
-        ...
-
-
-class Blobs(Protocol):
-    """A blob store: immutable bytes under keys of `/`-joined tokens, see `check_key`. Methods raise StoreError as KeyValues' do."""
-
-    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str = "application/octet-stream") -> int:
-        """Store a blob; it appears whole or not at all. Returns its size in bytes."""
-        ...
-
-    def get(self, key: str) -> AsyncIterator[bytes]:
-        """The blob's bytes in chunks. Raises KeyError where there is none."""
-        ...
-
-    async def delete(self, key: str) -> None:
-        """Remove; nothing happens where there is nothing."""
-        ...
-
-
-class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """A key-value or blob store. A subclass's fields are its table in runnerd.toml.
-
-    A store implements `open_kv`, `open_blobs` or both. Both raise StoreError, naming where and why. Its fields are
-    described as those of an Ingress are, `state_dir` among them.
-    """
-
-    def open_kv(self) -> AbstractAsyncContextManager[KeyValues]:
-        """The store as a key-value store, while the block is open."""
-        raise NotImplementedError
-
-    def open_blobs(self) -> AbstractAsyncContextManager[Blobs]:
-        """The store as a blob store, while the block is open."""
-        raise NotImplementedError
 
 
 class Sandbox(Protocol):
@@ -260,10 +223,11 @@ class Sandbox(Protocol):
     tenant: str
     """Whose jobs it may have served before, empty for none. Another's job costs it a rebuild first."""
 
-    def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
-        """Run the job; ends with its Result. `limits` has no None. Raises SandboxLost.
+    def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+        """Run the job; ends with its Result. `limits` has no None. Raises SandboxLost, and StoreError from `workspace`.
 
-        Closing the iterator ends the job at once.
+        Closing the iterator ends the job at once. Files that the job leaves go to `workspace`, where there is one, else
+        into the result.
         """
         ...
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import RunnerdError
-from ..job import File, Job, Limits, check_name, new_id
+from ..job import File, Job, Limits, new_id
 from ..plugins import Plugins
+from ..validity import check_name
 
 MOST_BYTES = 64 << 20
 """Most of a file that is read; no message of a bus takes more."""

@@ -10,7 +10,8 @@ from msgspec.structs import FieldInfo
 
 from ..errors import ConfigError
 from ..plugins import Plugins
-from ..spec import Ingress, Store
+from ..spec import Ingress
+from ..store import Store
 from .schema import is_secret, struct_of, variable_of
 from .sources import Given, Path_, Table
 from .tree import EMBEDDED_INGRESS, EMBEDDED_STORE, LanguageSettings, Settings, StoreSettings

@@ -13,7 +13,8 @@ from ..limits import LimitSettings
 from ..log import LogSettings
 from ..pool import PoolSettings
 from ..scheduler import SchedulerSettings
-from ..spec import Ingress, Store
+from ..spec import Ingress
+from ..store import Store
 
 EMBEDDED_STORE = "disk"
 """Kind of a store that no setting names."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from ..agent.frames import Header
 from ..job import Event, Job, Limits, SandboxInfo
-from ..spec import Language
+from ..spec import Language, Workspace
 from . import request
 from .outcome import Outcome
 from .wire import Wire
@@ -26,7 +26,7 @@ class AgentSandbox:
             missing=tuple(ready["missing"]),
         )
 
-    async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
+    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost."""
         wire = self._wire
         wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
