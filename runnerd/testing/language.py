@@ -1,11 +1,6 @@
-"""Contract tests for plugin authors: subclass, say what is tested, run pytest. The bundled plugins run the same ones.
+"""What every language has to do, as tests.
 
-    class TestPerl(LanguageContract):
-        language = LANGUAGE
-        programs = Programs.read(Path(__file__).parent / "programs")
-
-Each test takes a pytest fixture `executor`, an open Executor in which the tool chain is there. The tests are
-coroutines: set pytest-asyncio's `asyncio_mode = "auto"`.
+Each takes a pytest fixture `executor`, an open Executor in which the language's tool chain is there.
 """
 
 from pathlib import Path
@@ -14,9 +9,9 @@ from typing import Any, ClassVar, Self
 import msgspec
 from msgspec import Struct
 
-from .job import File, Job, Limits, Result, new_id
-from .limits import LimitSettings, effective
-from .spec import Executor, Language
+from ..job import File, Job, Limits, Result, new_id
+from ..limits import LimitSettings, effective
+from ..spec import Executor, Language
 
 ARGS = ("two words", "$(exit 9);`exit 9`", "'\"\\", "-x", "--version", "žluť 雪", "*")
 """Arguments that a program gets as they are: no shell, and no tool chain, takes them for its own."""
