@@ -3,8 +3,11 @@
 from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
 from .errors import (
     ConfigError,
+    Conflict,
     IngressError,
     Interrupted,
+    NotFound,
+    OverLimit,
     PluginError,
     Rejected,
     RunnerdError,
@@ -33,6 +36,7 @@ from .job import (
     Usage,
     new_id,
 )
+from .sessions import Owner, Session, Sessions, Snapshot
 from .spec import Delivery, Ingress, Install, Language, Services
 from .store import Blob, Blobs, KeyValues, Store, check_key
 
@@ -45,6 +49,7 @@ __all__ = [
     "Blob",
     "Blobs",
     "ConfigError",
+    "Conflict",
     "Delivery",
     "Event",
     "File",
@@ -57,7 +62,10 @@ __all__ = [
     "Language",
     "Limits",
     "Mount",
+    "NotFound",
     "Output",
+    "OverLimit",
+    "Owner",
     "PluginError",
     "Rejected",
     "Result",
@@ -67,7 +75,10 @@ __all__ = [
     "SandboxLost",
     "Saturated",
     "Services",
+    "Session",
+    "Sessions",
     "Skipped",
+    "Snapshot",
     "Stage",
     "Started",
     "StateInfo",

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from . import __version__
-from .arrival import Names, arrival, refusal
+from .arrival import Names, arrival, plain, refusal
 from .availability import Availability
 from .config import Settings
 from .errors import ConfigError, Rejected
@@ -18,6 +18,7 @@ from .isolation import check_level
 from .job import Event, Job, Result
 from .plugins import Plugins
 from .scheduler import Scheduler, open_scheduler
+from .sessions import Sessions
 from .spec import Delivery, Executor, Language
 from .toolchains import Toolchains
 
@@ -33,6 +34,7 @@ class Daemon:
         self.languages: Mapping[str, Language] = availability.languages
         self.availability = availability
         self.executor = executor
+        self.sessions: Sessions | None = None
         self.addresses: dict[str, str] = {}
         """Where each ingress listens, by kind, for people to read."""
         self._settings = settings
@@ -42,6 +44,7 @@ class Daemon:
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
         try:
+            job = await plain(job, self._settings.limits.body_bytes)
             came = arrival(job, self._names)
             check_level(self.executor.level, self._settings.isolation)
             await self._check_tools(came.job.lang)

@@ -8,6 +8,9 @@ RunnerdError
 ├── Interrupted        this job was given back without a result: it may be submitted again
 ├── SandboxError       no sandbox could be started
 │   └── SandboxLost    a sandbox went away while it had a job
+├── NotFound           there is no such session, file or snapshot for the one who asks
+├── Conflict           something else stands there than the caller expected, or a job works on it
+├── OverLimit          a limit of the daemon would be exceeded; names it and its setting
 ├── StoreError         a store did not answer, or answered nonsense
 └── IngressError       a bus or a listener could not be opened
 """
@@ -54,6 +57,18 @@ class SandboxError(RunnerdError):
 
 class SandboxLost(SandboxError):
     """A sandbox went away while it had a job."""
+
+
+class NotFound(RunnerdError):
+    """There is no such session, file or snapshot for the one who asks: whether another has it is not told."""
+
+
+class Conflict(RunnerdError):
+    """Something else stands there than the caller expected, or a job works on it."""
+
+
+class OverLimit(RunnerdError):
+    """A limit of the daemon would be exceeded; the text names it and the setting to raise."""
 
 
 class StoreError(RunnerdError):

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from .codec import JSON
 from .job import Event, Job, Limits, Result, Skipped, Stored
+from .sessions import Sessions
 
 _PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
 
@@ -102,6 +103,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     body: bytes
     content_type: str = JSON
+    content_encoding: str = ""
+    """How the body is compressed: `gzip`, `zstd`, or empty."""
     tenant: str = ""
     """From the subject or the key's owner, empty where the bus says nothing."""
     lang: str = ""
@@ -114,6 +117,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """Wall time of each stage, from a header; the smaller of this and the job's own holds."""
     queue_ttl_s: float | None = None
     """How long it may wait for a sandbox, from a header; the smaller of this and the job's own holds."""
+    trace: Mapping[str, str] = {}
+    """W3C trace context as it came: `traceparent`, `tracestate` and `baggage`, those that there were."""
 
 
 class Services(Protocol):
@@ -121,6 +126,8 @@ class Services(Protocol):
 
     languages: Mapping[str, Language]
     """By code, those that this daemon runs."""
+    sessions: Sessions | None
+    """Sessions with their files and state, None where the daemon keeps none."""
 
     def submit(self, job: Job | Delivery) -> AsyncIterator[Event]:
         """Run a job; ends with its Result, whatever happens. Never raises for what a caller did wrong.

@@ -37,6 +37,7 @@ class FakeServices:
 
     def __init__(self, *languages: str, slots: int = 4) -> None:
         self.languages: Mapping[str, Language] = {code: language(code) for code in languages or ("py", "js")}
+        self.sessions = None
         self.slots = slots
         self.running: dict[tuple[str, str], asyncio.Event] = {}
         self.results: dict[tuple[str, str], Result] = {}
