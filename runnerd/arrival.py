@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
+import anyio.to_thread
 import msgspec
 from msgspec import Struct
 
 from .codec import decode_job
+from .encoding import decompressed
 from .errors import Rejected
 from .job import TOKEN, Job, Result, new_id
 from .spec import Delivery
@@ -51,6 +53,15 @@ class Names:
         near = difflib.get_close_matches(name.lower(), [*self._codes, *self._aliases], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(self._codes))}"
         return Rejected(f"lang: no language {name[:80]!r} here: {hint}")
+
+
+async def plain(came: Job | Delivery, most: int) -> Job | Delivery:
+    """What came, its body decompressed to at most `most` bytes. Raises Rejected."""
+    if isinstance(came, Job) or not came.content_encoding:
+        return came
+    # in a thread, as a small body can hold much work: jobs in hand go on meanwhile
+    body = await anyio.to_thread.run_sync(decompressed, came.body, came.content_encoding, most)
+    return msgspec.structs.replace(came, body=body, content_encoding="")
 
 
 def arrival(came: Job | Delivery, names: Names) -> Arrival:

@@ -46,6 +46,8 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Files that a job may bring along."""
     input_bytes: Annotated[int, Meta(ge=1, le=1 << 40)] = 50 << 20
     """Bytes of a job's code, files and standard input together."""
+    body_bytes: Annotated[int, Meta(ge=1024, le=1 << 32)] = 64 << 20
+    """Bytes of a message's body that came compressed, once it is decompressed. What a bus takes at once is the bus's limit."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
