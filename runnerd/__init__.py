@@ -1,6 +1,7 @@
 """runnerd runs untrusted code as jobs. These are the public names: all that a plugin may import."""
 
 from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
+from .cut import cut_output, cut_result
 from .errors import (
     ConfigError,
     Conflict,
@@ -88,6 +89,8 @@ __all__ = [
     "Stored",
     "Usage",
     "check_key",
+    "cut_output",
+    "cut_result",
     "decode_event",
     "decode_job",
     "decode_result",

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runnerd_plugins.ingress.nats import Nats
-from runnerd_plugins.ingress.nats.cut import cut_output, cut_result
 from runnerd_plugins.ingress.nats.refusal import Refusal
 from runnerd_plugins.ingress.nats.reply import heading, size_of
 from runnerd_plugins.ingress.nats.request import answer_type, folded, read_request
 from runnerd_plugins.ingress.nats.room import Room
 from runnerd_plugins.ingress.nats.subjects import Subjects
 
-from runnerd import JSON, MSGPACK, File, Output, Result, Skipped, Stage, decode_event, decode_result, encode
+from runnerd import JSON, MSGPACK, File, Output, Result, Skipped, Stage, cut_output, cut_result, decode_event, decode_result, encode
 from runnerd.job import text_of
 
 SUBJECTS = Subjects(prefix="rd.v1", tenants=("*",), reply_prefixes=("_INBOX.", "app.reply."))

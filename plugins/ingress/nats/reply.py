@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from runnerd import JSON, MSGPACK, Result
+from runnerd import JSON, MSGPACK, Result, cut_result
 
 from .connection import Connection
 from .counters import Counters
-from .cut import cut_result
 from .refusal import Refusal, Refused
 from .request import answer_type, correlation, job_id
 

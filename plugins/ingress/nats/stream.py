@@ -1,9 +1,8 @@
 """Output of one job on its way while the job runs. What a slow consumer can't take is dropped and counted."""
 
-from runnerd import Event, Output, Result, Started
+from runnerd import Event, Output, Result, Started, cut_output
 
 from .bus import Bus
-from .cut import cut_output
 from .reply import Reply
 
 _ENDINGS = {"started": ".status", "out": ".out", "err": ".err"}

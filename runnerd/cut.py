@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from runnerd import File, Output, Result, Skipped, Stage
+from .job import File, Output, Result, Skipped, Stage
 
 Encode = Callable[[Result | Output | File], bytes]
 
