@@ -23,6 +23,8 @@ class Arrival(Struct, frozen=True, kw_only=True):
 
     job: Job
     owned: bool
+    kept: bool = False
+    """Whether its bus keeps it, see `Delivery.kept`."""
 
 
 class Names:
@@ -74,12 +76,12 @@ def arrival(came: Job | Delivery, names: Names) -> Arrival:
     if not job.lang:
         raise Rejected("lang: missing: name the language")
     known = msgspec.structs.replace(job, id=job.id or new_id(), tenant=job.tenant or TENANT, lang=names.code(job.lang))
-    return Arrival(job=known, owned=bool(job.id))
+    return Arrival(job=known, owned=bool(job.id), kept=isinstance(came, Delivery) and came.kept)
 
 
 def refusal(came: Job | Delivery, error: Rejected) -> Result:
     """The result of what could not be made a job, with as much of its names as came with it."""
-    job_id = came.job_id if isinstance(came, Delivery) else came.id
+    job_id = came.job_id or came.message_id if isinstance(came, Delivery) else came.id
     lang = came.lang
     return Result(
         id=job_id if TOKEN.fullmatch(job_id) else new_id(),
@@ -98,14 +100,15 @@ def _merged(job: Job, delivery: Delivery, names: Names) -> Job:
     lang = names.exact(delivery.lang) if delivery.lang else job.lang
     if delivery.lang and job.lang and names.code(job.lang) != lang:
         raise Rejected(f"lang: the body says {job.lang[:80]!r}, the subject {lang!r}: leave it out of the body")
+    queue_ttl_s = _smaller(job.queue_ttl_s, delivery.queue_ttl_s)
     return msgspec.structs.replace(
         job,
-        id=_agreed("id", job.id, delivery.job_id),
+        id=_agreed("id", job.id, delivery.job_id) or delivery.message_id,
         tenant=_agreed("tenant", job.tenant, delivery.tenant),
         lang=lang,
         stream=job.stream or delivery.stream,
         limits=msgspec.structs.replace(job.limits, wall_s=_smaller(job.limits.wall_s, delivery.wall_s)),
-        queue_ttl_s=_smaller(job.queue_ttl_s, delivery.queue_ttl_s),
+        queue_ttl_s=None if queue_ttl_s is None else queue_ttl_s - delivery.waited_s,
     )
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 import structlog
 
-from .errors import Interrupted, Rejected, SandboxError, SandboxLost, StoreError
+from .errors import Interrupted, Rejected, SandboxError, SandboxLost, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Limits, Result, SandboxInfo, Started
 from .pool import Lease, Pool
@@ -53,8 +53,8 @@ class Carrier:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
             result, error = await self._stopped(in_hand)
-        except Interrupted as interrupted:
-            error = interrupted
+        except (Interrupted, Saturated) as given_back:
+            error = given_back
         except Rejected as rejected:
             result = in_hand.closing("rejected", str(rejected))
         except Exception as defect:  # one job's defect must not end the others
@@ -65,7 +65,7 @@ class Carrier:
             in_hand.end(result, error)
 
     async def _outcome(self, in_hand: InHand, limits: Limits) -> Result:
-        """How the job ends: as its record says, or after some starts. Raises Rejected and Interrupted."""
+        """How the job ends: as its record says, or after some starts. Raises Rejected, Interrupted and Saturated."""
         if in_hand.cause is not None:
             raise CancelledError
         if in_hand.owned:
@@ -80,6 +80,8 @@ class Carrier:
             try:
                 return await self._start(in_hand, limits)
             except TimeoutError:
+                if in_hand.kept and self._patience_s(in_hand) == self._queue_ttl_s:
+                    raise Saturated("no sandbox was free in time, and the job's own time is not over") from None
                 return in_hand.closing("expired", "no sandbox was free in time")
             except SandboxError as error:
                 reason = str(error)
@@ -97,7 +99,9 @@ class Carrier:
         """Start the job once, when its turn has come. Raises TimeoutError where that takes too long, and SandboxError."""
         job = in_hand.job
         self.arriving.discard(in_hand)
-        ttl_s = min(job.queue_ttl_s or self._queue_ttl_s, self._queue_ttl_s)
+        ttl_s = self._patience_s(in_hand)
+        if ttl_s <= 0:
+            raise TimeoutError  # its time was over when it came
         lease = self._pools[job.lang].lease(job.tenant)
         async with asyncio.timeout(ttl_s) as patience, self._slots.hold(job.lang, job.tenant) as hold, lease as leased:
             patience.reschedule(None)
@@ -114,6 +118,13 @@ class Carrier:
             result = await self._run(in_hand, leased, limits)
             self.mean_s += (asyncio.get_running_loop().time() - now - self.mean_s) / 32
             return result
+
+    def _patience_s(self, in_hand: InHand) -> float:
+        """How long the job may wait for its sandbox. What was started already came in time, however long ago that is."""
+        own_s = in_hand.job.queue_ttl_s
+        if own_s is None or (own_s <= 0 and in_hand.starts):
+            return self._queue_ttl_s
+        return min(own_s, self._queue_ttl_s)
 
     async def _count_start(self, in_hand: InHand, entry: Entry) -> Result | None:
         try:

@@ -53,15 +53,15 @@ class Daemon:
             _log_end(result)
             yield result
             return
-        async with aclosing(self._scheduler.submit(came.job, owned=came.owned)) as events:
+        async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     _log_end(event)
                 yield event
 
-    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+    async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         """See `Services.cancel`."""
-        return await self._scheduler.cancel(tenant, job_id)
+        return await self._scheduler.cancel(tenant, job_id, ahead=ahead)
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """See `Services.status`."""

@@ -52,11 +52,13 @@ class Listener:
 class InHand:
     """A job between its arrival and its end."""
 
-    def __init__(self, job: Job, owned: bool, now: float) -> None:
+    def __init__(self, job: Job, owned: bool, now: float, *, kept: bool = False) -> None:
         self.job = job
         self.key = (job.tenant, job.id)
         self.owned = owned
         """Whether the caller gave the id, so that a record decides."""
+        self.kept = kept
+        """Whether it can be given back where no sandbox is free, see `Delivery.kept`."""
         self.state: Literal["queued", "running"] = "queued"
         self.arrived = now
         self.queued_ms = 0.0

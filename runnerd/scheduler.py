@@ -79,14 +79,14 @@ class Scheduler:
         for pool in pools.values():
             pool.recovered = self._slots.deal
 
-    async def submit(self, job: Job, *, owned: bool = False) -> AsyncGenerator[Event, None]:
+    async def submit(self, job: Job, *, owned: bool = False, kept: bool = False) -> AsyncGenerator[Event, None]:
         """Run a job that is decoded and canonical: id, tenant and language code are set. Ends with its result.
 
-        `owned`: its caller gave the id, so it runs once for all who submit it. See `Services.submit` for what leaving and
-        cancelling do. Raises Saturated and Interrupted; neither leaves a trace of the job.
+        `owned`: its caller gave the id, so it runs once for all who submit it. `kept`: see `Delivery.kept`. See `Services.submit`
+        for what leaving and cancelling do. Raises Saturated and Interrupted; neither leaves a trace of the job.
         """
         try:
-            in_hand = await self._admit(job, owned)
+            in_hand = await self._admit(job, owned, kept)
         except Rejected as error:
             yield Result(id=job.id, tenant=job.tenant, lang=job.lang, status="rejected", reason=str(error))
             return
@@ -109,16 +109,17 @@ class Scheduler:
         finally:
             self._dropped += listener.dropped
 
-    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+    async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         """Cancel a job that is queued or running; its result, or that of a job that has ended, or None for no such job.
 
-        Raises StoreError, and Interrupted where the daemon stops meanwhile.
+        `ahead`: no such job is cancelled as well, and so never runs, should it come. Raises StoreError, and Interrupted where the
+        daemon stops meanwhile.
         """
         in_hand = self._jobs.get((tenant, job_id))
         if in_hand is not None:
             in_hand.stop("cancelled")
             return await in_hand.over()
-        entry = await self._records.find(tenant, job_id)
+        entry = await (self._records.reserve(tenant, job_id) if ahead else self._records.find(tenant, job_id))
         if entry is None:
             return None
         known = entry.record
@@ -196,7 +197,7 @@ class Scheduler:
             except StoreError as error:
                 log.warning("the key-value store fails", reason=str(error))
 
-    async def _admit(self, job: Job, owned: bool) -> InHand | Result:
+    async def _admit(self, job: Job, owned: bool, kept: bool) -> InHand | Result:
         """Take a job in hand, join the one that is, or find how it ended. Raises Rejected, Saturated and Interrupted."""
         in_hand = self._jobs.get((job.tenant, job.id))
         if in_hand is not None:
@@ -213,7 +214,7 @@ class Scheduler:
             if result is None:
                 raise refusal
             return result
-        in_hand = InHand(job, owned, asyncio.get_running_loop().time())
+        in_hand = InHand(job, owned, asyncio.get_running_loop().time(), kept=kept)
         self._jobs[in_hand.key] = in_hand
         self._carrier.arriving.add(in_hand)
         carried = self._tasks.create_task(self._carrier.carry(in_hand, limits))

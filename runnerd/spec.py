@@ -111,12 +111,18 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """From the subject, empty where the bus says nothing."""
     job_id: str = ""
     """From a header, empty where there is none."""
+    message_id: str = ""
+    """The job's id where neither a header nor the body gives one: the same each time that this message is delivered."""
     stream: bool = False
     """Whether the sender asked for output while the job runs, by a header."""
     wall_s: float | None = None
     """Wall time of each stage, from a header; the smaller of this and the job's own holds."""
     queue_ttl_s: float | None = None
     """How long it may wait for a sandbox, from a header; the smaller of this and the job's own holds."""
+    waited_s: float = 0.0
+    """How much of that was over when it came: it had waited on its bus."""
+    kept: bool = False
+    """Its bus keeps it until it has a result: without a sandbox it is given back (Saturated), and expires when its own time is over."""
     trace: Mapping[str, str] = {}
     """W3C trace context as it came: `traceparent`, `tracestate` and `baggage`, those that there were."""
 
@@ -141,8 +147,11 @@ class Services(Protocol):
         """
         ...
 
-    async def cancel(self, tenant: str, job_id: str) -> Result | None:
-        """Cancel a queued or running job and return its result, or an ended job's own; None where there is no such job."""
+    async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
+        """Cancel a queued or running job and return its result, or an ended job's own; None where there is no such job.
+
+        `ahead`: for a job that may still wait on a bus. No such job is recorded as cancelled too, and never runs if it comes.
+        """
         ...
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:

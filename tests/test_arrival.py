@@ -87,3 +87,16 @@ def test_of_two_times_the_smaller_holds(inside: float | None, beside: float | No
     body = encode(Job(code="hi", limits=Limits(wall_s=inside), queue_ttl_s=inside))
     job = arrival(Delivery(body=body, lang="py", wall_s=beside, queue_ttl_s=beside), NAMES).job
     assert (job.limits.wall_s, job.queue_ttl_s) == (holds, holds)
+
+
+@pytest.mark.parametrize(("inside", "beside", "left"), [(None, None, None), (5, None, 3), (None, 4, 2), (1, 9, -1)])
+def test_what_it_waited_on_its_bus_counts(inside: float | None, beside: float | None, left: float | None) -> None:
+    body = encode(Job(code="", queue_ttl_s=inside)).decode()
+    assert arrival(delivery(body, queue_ttl_s=beside, waited_s=2.0), NAMES).job.queue_ttl_s == left
+
+
+def test_the_messages_own_name_is_the_id_where_nobody_gives_one() -> None:
+    came = arrival(delivery(message_id="js-1-1", kept=True), NAMES)
+    assert (came.job.id, came.owned, came.kept) == ("js-1-1", True, True)
+    assert arrival(delivery('{"code": "", "id": "mine"}', message_id="js-1-1"), NAMES).job.id == "mine"
+    assert arrival(delivery(job_id="header", message_id="js-1-1"), NAMES).job.id == "header"

@@ -123,6 +123,35 @@ async def test_a_full_daemon_still_answers_from_its_records() -> None:
         await busy
 
 
+async def test_what_its_bus_keeps_is_given_back_until_its_own_time_is_over() -> None:
+    executor = FakeExecutor()
+    async with scheduling(executor, slots=1, queue_ttl_s=0.02) as scheduler:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(result(scheduler, job("wait")))
+            await wait_until(lambda: len(executor.ran) == 1, "it runs")
+            for own in (None, 60.0):
+                with pytest.raises(Saturated, match="no sandbox was free in time"):
+                    [event async for event in scheduler.submit(job(queue_ttl_s=own), owned=True, kept=True)]
+            *_, end = [event async for event in scheduler.submit(job(queue_ttl_s=0.01), owned=True, kept=True)]
+            assert isinstance(end, Result)
+            assert end.status == "expired"
+            executor.go.set()
+        assert (await result(scheduler, job(queue_ttl_s=-1.0))).status == "expired"
+        assert len(executor.ran) == 1
+
+
+async def test_a_job_can_be_cancelled_before_it_comes() -> None:
+    async with scheduling(FakeExecutor()) as scheduler:
+        late = job()
+        assert await scheduler.cancel(late.tenant, late.id) is None
+        cancelled = await scheduler.cancel(late.tenant, late.id, ahead=True)
+        assert cancelled is not None
+        assert cancelled.status == "cancelled"
+        assert await result(scheduler, late, owned=True) == cancelled
+        assert await scheduler.status(late.tenant, late.id) == cancelled
+        assert await scheduler.cancel(late.tenant, late.id, ahead=True) == cancelled
+
+
 async def test_who_waits_too_long_has_expired() -> None:
     executor = FakeExecutor()
     async with scheduling(executor, slots=1, queue_ttl_s=0.02) as scheduler:
