@@ -39,7 +39,7 @@ from .job import (
 )
 from .sessions import Owner, Session, Sessions, Snapshot
 from .spec import Delivery, Ingress, Install, Language, Services
-from .store import Blob, Blobs, KeyValues, Store, check_key
+from .store import Blob, Blobs, KeyValues, Store, check_content_type, check_key, check_range, check_rank, check_value
 
 __version__ = "0.1.0"
 
@@ -88,7 +88,11 @@ __all__ = [
     "StoreError",
     "Stored",
     "Usage",
+    "check_content_type",
     "check_key",
+    "check_range",
+    "check_rank",
+    "check_value",
     "cut_output",
     "cut_result",
     "decode_event",

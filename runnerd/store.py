@@ -4,6 +4,7 @@ A store plugin implements these; nothing here does any I/O.
 """
 
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -13,12 +14,44 @@ from msgspec import Struct
 from .errors import StoreError
 from .job import TOKEN
 
+_CONTENT_TYPE = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+
 
 def check_key(key: str) -> str:
     """Return `key` where it is made of `/`-joined tokens, `[A-Za-z0-9_-]{1,64}` each. Raises StoreError."""
     if len(key) > 512 or not all(map(TOKEN.fullmatch, key.split("/"))):
         raise StoreError(f"key {key[:80]!r}: must be tokens of [A-Za-z0-9_-]{{1,64}} with / between them, at most 512 characters")
     return key
+
+
+def check_value(key: str, value: bytes, most_bytes: int, ttl_s: float | None = None) -> None:
+    """Refuse what no store can write: a bad key, a value that is too large, a life that is none. Raises StoreError."""
+    check_key(key)
+    if len(value) > most_bytes:
+        raise StoreError(f"{key}: a value of {len(value)} bytes is larger than value_bytes, {most_bytes}")
+    if ttl_s is not None and not (math.isfinite(ttl_s) and ttl_s > 0):
+        raise StoreError(f"ttl_s: {ttl_s} must be a finite number of seconds above 0")
+
+
+def check_rank(ranking: str, member: str, score: float = 0.0) -> None:
+    """Refuse what no ranking can hold: a bad key, a score that is no number. Raises StoreError."""
+    check_key(ranking)
+    check_key(member)
+    if math.isnan(score):
+        raise StoreError(f"{member}: score must be a number")
+
+
+def check_range(start: int, end: int | None) -> None:
+    """Refuse a range that begins or ends before the blob does. Raises StoreError."""
+    if start < 0 or (end is not None and end < start):
+        raise StoreError(f"range from {start} to {end}: must be 0 <= start <= end")
+
+
+def check_content_type(content_type: str) -> str:
+    """Return a content type that every store can keep. Raises StoreError."""
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        raise StoreError(f"content type {content_type[:80]!r}: must be 1 to 255 printable ASCII characters")
+    return content_type
 
 
 class KeyValues(Protocol):
@@ -96,7 +129,10 @@ class Blobs(Protocol):
         ...
 
     async def list(self, prefix: str = "", after: str = "", most: int = 1000) -> list[Blob]:
-        """At most so many blobs, in the order of their keys, whose keys begin with `prefix` and come behind `after`."""
+        """At most so many blobs, in the order of their keys, whose keys begin with `prefix` and come behind `after`.
+
+        Fewer are the last ones. A store that would have to ask for each blob leaves `content_type` empty here.
+        """
         ...
 
     async def delete(self, key: str) -> None:

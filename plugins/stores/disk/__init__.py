@@ -35,6 +35,8 @@ class Disk(Store, tag="disk", frozen=True, kw_only=True):
     """Size of the database; what would be more is refused."""
     blob_bytes: Annotated[int, Meta(ge=1)] = 64 << 30
     """Bytes of all blobs together; what would be more is refused."""
+    value_bytes: Annotated[int, Meta(ge=1, le=512 << 20)] = 64 << 20
+    """The largest value of a key that is taken."""
     most_waiting: Annotated[int, Meta(ge=1)] = 10_000
     """Operations that wait for the database at once; a further one is refused."""
 
@@ -45,7 +47,7 @@ class Disk(Store, tag="disk", frozen=True, kw_only=True):
             database = Database(directory / "kv.sqlite3", most_bytes=self.kv_bytes, most_waiting=self.most_waiting, fsync=self.fsync)
             await database.open()
             try:
-                yield DiskKeyValues(database)
+                yield DiskKeyValues(database, value_bytes=self.value_bytes)
             finally:
                 await database.close()
 

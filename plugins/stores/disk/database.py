@@ -20,6 +20,8 @@ _AT_ONCE = 256
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, expires REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS expiries ON entries (expires);
+CREATE TABLE IF NOT EXISTS ranks (ranking TEXT, member TEXT, score REAL NOT NULL, PRIMARY KEY (ranking, member)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS places ON ranks (ranking, score, member);
 """
 
 
@@ -107,6 +109,7 @@ class Database:
         connection = sqlite3.connect(self._path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        connection.execute("PRAGMA secure_delete = FAST")  # else what is deleted is written once more, for which a full disk has no room
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {self._most_bytes // page_bytes}")
         connection.executescript(_SCHEMA)

@@ -4,7 +4,7 @@ import math
 import sqlite3
 import time
 
-from runnerd import StoreError, check_key
+from runnerd import check_key, check_rank, check_value
 
 from .database import Database, expire
 
@@ -12,7 +12,8 @@ from .database import Database, expire
 class DiskKeyValues:
     """See `KeyValues` of runnerd for what the methods promise."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, value_bytes: int) -> None:
+        self.value_bytes = value_bytes
         self._database = database
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
@@ -22,13 +23,13 @@ class DiskKeyValues:
 
     async def put(self, key: str, value: bytes, ttl_s: float | None = None) -> str:
         """See `KeyValues.put`."""
-        check_key(key)
+        check_value(key, value, self.value_bytes, ttl_s)
         expires = _expires(ttl_s)
         return await self._database.ask(lambda connection: self._set(connection, key, value, expires))
 
     async def put_if_absent(self, key: str, value: bytes, ttl_s: float | None = None) -> tuple[bool, bytes, str]:
         """See `KeyValues.put_if_absent`."""
-        check_key(key)
+        check_value(key, value, self.value_bytes, ttl_s)
         expires = _expires(ttl_s)
 
         def act(connection: sqlite3.Connection) -> tuple[bool, bytes, str]:
@@ -41,25 +42,51 @@ class DiskKeyValues:
 
     async def compare_and_set(self, key: str, revision: str, value: bytes, ttl_s: float | None = None) -> str | None:
         """See `KeyValues.compare_and_set`."""
-        check_key(key)
+        check_value(key, value, self.value_bytes, ttl_s)
         expires = _expires(ttl_s)
 
         def act(connection: sqlite3.Connection) -> str | None:
-            found = _find(connection, key)
-            if found is None or found[1] != revision:
+            if _revision(connection, key) != revision:
                 return None
             return self._set(connection, key, value, expires)
 
         return await self._database.ask(act)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, revision: str | None = None) -> bool:
         """See `KeyValues.delete`."""
         check_key(key)
-        await self._database.ask(lambda connection: connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount)
+
+        def act(connection: sqlite3.Connection) -> bool:
+            standing = _revision(connection, key)
+            if standing is None or revision not in (None, standing):
+                return False
+            connection.execute("DELETE FROM entries WHERE key = ?", (key,))
+            return True
+
+        return await self._database.ask(act)
+
+    async def rank(self, ranking: str, member: str, score: float) -> None:
+        """See `KeyValues.rank`."""
+        check_rank(ranking, member, score)
+        await self._write("INSERT OR REPLACE INTO ranks VALUES (?, ?, ?)", ranking, member, score)
+
+    async def unrank(self, ranking: str, member: str) -> None:
+        """See `KeyValues.unrank`."""
+        check_rank(ranking, member)
+        await self._write("DELETE FROM ranks WHERE ranking = ? AND member = ?", ranking, member)
+
+    async def ranked(self, ranking: str, until: float = math.inf, most: int = 1000) -> list[tuple[str, float]]:
+        """See `KeyValues.ranked`."""
+        check_key(ranking)
+        statement = "SELECT member, score FROM ranks WHERE ranking = ? AND score <= ? ORDER BY score, member LIMIT ?"
+        return await self._database.ask(lambda connection: connection.execute(statement, (ranking, until, most)).fetchall())
 
     async def expire(self, most: int = 1000) -> int:
         """See `KeyValues.expire`."""
         return await self._database.ask(lambda connection: expire(connection, most))
+
+    async def _write(self, statement: str, *values: object) -> None:
+        await self._database.ask(lambda connection: connection.execute(statement, values).rowcount)
 
     def _set(self, connection: sqlite3.Connection, key: str, value: bytes, expires: float) -> str:
         revision = self._database.revision()
@@ -72,9 +99,10 @@ def _find(connection: sqlite3.Connection, key: str) -> tuple[bytes, str] | None:
     return None if found is None else (found[0], str(found[1]))
 
 
+def _revision(connection: sqlite3.Connection, key: str) -> str | None:
+    found = connection.execute("SELECT revision FROM entries WHERE key = ? AND expires > ?", (key, time.time())).fetchone()
+    return None if found is None else str(found[0])
+
+
 def _expires(ttl_s: float | None) -> float:
-    if ttl_s is None:
-        return math.inf
-    if not (math.isfinite(ttl_s) and ttl_s > 0):
-        raise StoreError(f"ttl_s: {ttl_s} must be a finite number of seconds above 0")
-    return time.time() + ttl_s
+    return math.inf if ttl_s is None else time.time() + ttl_s
