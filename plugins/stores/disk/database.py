@@ -109,7 +109,7 @@ class Database:
         connection = sqlite3.connect(self._path, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
-        connection.execute("PRAGMA secure_delete = FAST")  # else what is deleted is written once more, for which a full disk has no room
+        connection.execute("PRAGMA secure_delete = FAST")  # Debian's default writes what is deleted once more
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {self._most_bytes // page_bytes}")
         connection.executescript(_SCHEMA)
