@@ -1,4 +1,7 @@
-"""`agent.pyz agent OPTIONS` is the agent; it starts `agent.pyz master OPTIONS` itself. OPTIONS is JSON: see options.py."""
+"""`agent.pyz agent OPTIONS` is the agent; it starts `agent.pyz master OPTIONS` itself. OPTIONS is JSON: see options.py.
+
+`agent.pyz pod` is the agent of a pod, and `agent.pyz install DIRECTORY` copies what it consists of for such a pod.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ def main() -> None:
     """Start what the first argument names."""
     from .options import Options  # noqa: PLC0415 - the master imports what it needs before it changes its root
 
-    kind, options = sys.argv[1], Options.parse(sys.argv[2])
+    kind = sys.argv[1]
+    if kind == "pod":
+        from . import pod  # noqa: PLC0415
+
+        pod.main()
+        return
+    if kind == "install":
+        from . import install  # noqa: PLC0415
+
+        install.copy(sys.argv[2])
+        return
+    options = Options.parse(sys.argv[2])
     if kind == "agent":
         from .server import Server  # noqa: PLC0415
 

@@ -6,8 +6,8 @@ The agent tells it what to do; it decides nothing.
     from the agent                                     to the agent
     F fds      fork a child                            k cpu rss file         the kill is sent: nothing runs any more
     N fds      renew the directories, then fork        x status cpu rss file  the child has ended and everything is reaped
-    K          kill everything                         o                      memory was over, everything is killed
-    M bytes    memory from now on, where we watch it
+    K          kill everything                         o name                 over this limit, everything is killed
+    M bytes n  memory from now on, and processes, where we watch them
 
 `file` is the name of the one file in the workspace, where there is exactly one thing in it; empty says nothing.
 """
@@ -22,12 +22,13 @@ import socket
 import struct
 from typing import NoReturn
 
-from . import child, linux, reaper, tree
-from .options import STRONG, USERNS, Options
+from . import child, linux, reaper, seccomp, tree
+from .options import POD, STRONG, USERNS, Options
+from .volume import Volume
 
 KILLED = struct.Struct("!cQQ")
 ENDED = struct.Struct("!ciQQ")
-MEMORY = struct.Struct("!cQ")
+WATCHED = struct.Struct("!cQQ")
 FDS = 3
 INNER_ID = 65532
 """The one user and group id of a user namespace."""
@@ -61,6 +62,9 @@ def start(options: Options, slot: int, control: socket.socket, groups: list[int]
         linux.drop_bounding_set()
     linux.set_no_new_privs()
     linux.set_dumpable(False)
+    if options.level == POD:
+        # All processes have one user id: what was there before the job is out of its reach by number.
+        filter_program = seccomp.build(allow_sockets=None, beyond=os.getpid())
     Cell(options, slot, control, directories, watch, filter_program).serve()
 
 
@@ -93,6 +97,11 @@ class Directory:
             return b""
         names = os.listdir(os.fsencode(self.path))
         return names[0] if names else b""
+
+    @property
+    def overfull(self) -> bool:
+        """Never: the file system has a size."""
+        return False
 
     def used_bytes(self) -> int:
         """Bytes that the files take in memory."""
@@ -137,10 +146,13 @@ class Directory:
             os.chown(self.path, self._owner, self._owner)
 
 
-def _directories(options: Options, slot: int) -> list[Directory]:
+def _directories(options: Options, slot: int) -> list[Directory | Volume]:
+    if options.level == POD:
+        sizes = ((options.workspace(slot), options.workspace_bytes), (options.tmp(slot), options.tmp_bytes))
+        return [Volume(path, size, options.files_in_memory) for path, size in sizes]
     owner = options.uid_base + slot if os.getuid() == 0 and not options.namespaced else None
     mounted, reuse = options.namespaced, options.level == STRONG
-    directories = [
+    directories: list[Directory | Volume] = [
         Directory(options.workspace(slot), options.workspace_bytes, options.workspace_inodes, mounted, owner, reuse),
         Directory(options.tmp(slot), options.tmp_bytes, options.tmp_inodes, mounted, owner, reuse),
     ]
@@ -153,7 +165,13 @@ class Cell:
     """The loop of PID 1."""
 
     def __init__(
-        self, options: Options, slot: int, control: socket.socket, directories: list[Directory], watch: bool, filter_program: bytes
+        self,
+        options: Options,
+        slot: int,
+        control: socket.socket,
+        directories: list[Directory | Volume],
+        watch: bool,
+        filter_program: bytes,
     ) -> None:
         self._options = options
         self._slot = slot
@@ -161,6 +179,8 @@ class Cell:
         self._watch = watch
         self._filter = filter_program
         self._memory = 0
+        self._processes = 0
+        """Most processes and threads; 0 where something else limits them."""
         self._child = 0
         self._status = 0
         self._rss = 0
@@ -188,7 +208,7 @@ class Cell:
                     os.read(self._woken, 4096)
             self._reap()
             if self._watch and self._memory and self._child:
-                self._check_memory()
+                self._check()
 
     def _command(self) -> None:
         try:
@@ -205,7 +225,7 @@ class Cell:
         elif code == b"K":
             self._kill()
         elif code == b"M":
-            self._memory = MEMORY.unpack(message)[1]
+            _, self._memory, self._processes = WATCHED.unpack(message)
         else:  # the agent is gone
             self._reaper.kill()
             os._exit(0)
@@ -249,9 +269,17 @@ class Cell:
             cpu = int((spent.ru_utime + spent.ru_stime) * 1e9)
             self._control.send(ENDED.pack(b"x", self._status, cpu, self._rss) + self._directories[0].only_file())
 
-    def _check_memory(self) -> None:
-        used = self._reaper.memory() + sum(directory.used_bytes() for directory in self._directories)
-        if used > self._memory:
+    def _check(self) -> None:
+        over = self._over()
+        if over:
             self._memory = 0
-            self._control.send(b"o")
+            self._control.send(b"o" + over)
             self._reaper.kill()
+
+    def _over(self) -> bytes:
+        """Which limit is over, if any."""
+        if self._reaper.memory() + sum(directory.used_bytes() for directory in self._directories) > self._memory:
+            return b"memory"
+        if self._processes and self._reaper.tasks() > self._processes:
+            return b"processes"
+        return b"workspace" if any(directory.overfull for directory in self._directories) else b""

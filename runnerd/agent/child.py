@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from . import collect, landlock, linux, preload, program, rehearsal, seccomp
 from .frames import HEAD, Header, Unpacker, pack
-from .options import PROCESS, STRONG, USERNS, Options
+from .options import POD, PROCESS, STRONG, USERNS, Options
 from .root import ETC
 
 _read_fd, _write_fd = os.read, os.write
@@ -40,6 +40,8 @@ OOM_SCORE = 500
 
 def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr: int, control: int) -> NoReturn:
     """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
+OOM_SCORE_IN_POD = 1000
+"""There the agent has a score already, by the pod's class of service."""
     code = 125
     try:
         os.dup2(stdout, 1)
@@ -74,20 +76,30 @@ def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
     if options.level == PROCESS:
         linux.set_pdeathsig(signal.SIGKILL)
         return
-    linux.keyctl_join_session()
+    _forget_keys(options)
     if not options.namespaced:
         linux.set_pdeathsig(signal.SIGKILL)
-    _landlock(options, slot)
     # A change of user id has made the process undumpable, and its own /proc files unreadable to itself.
-    linux.set_dumpable(options.namespaced)
+    linux.set_dumpable(options.alone)
+    if options.level == POD:
+        _write("/proc/self/oom_score_adj", str(OOM_SCORE_IN_POD))
+    _landlock(options, slot)
     seccomp.install(filter_program)
 
 
 def _landlock(options: Options, slot: int) -> None:
     own = (options.workspace(slot), options.tmp(slot))
-    if options.namespaced:
+    if options.alone:
         if landlock.abi() > 0:
             landlock.restrict(read=("/",), write=(*own, "/dev/shm", *DEVICES), scope=True, net=True)  # noqa: S108
+def _forget_keys(options: Options) -> None:
+    try:
+        linux.keyctl_join_session()
+    except OSError:
+        if options.level != POD:  # container engines refuse it, and every use of keys with it
+            raise
+
+
         return
     landlock.restrict(read=host_paths(options), write=(*own, *DEVICES), scope=True, net=True)
 
@@ -196,10 +208,10 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     if options.level == USERNS:  # counted per user id, and each cell's user namespace counts for itself
         _limit(resource.RLIMIT_NPROC, limits["processes"])
-    elif options.level != STRONG:  # one count for all cells and the agent: it stops a bomb, and is no limit of one job
+    elif options.level not in (STRONG, POD):  # one count for all cells and the agent: it stops a bomb, and is no limit of one job
         _limit(resource.RLIMIT_NPROC, limits["processes"] + CELL_PROCESSES * options.cells)
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
-    env = {"HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **request["env"]}
+    env = _environment(options, slot, request["env"])
     if request["python"]:
         os.environ.clear()
         os.environ.update(env)
@@ -236,3 +248,10 @@ def _limit(kind: int, value: Any) -> None:
     most = resource.getrlimit(kind)[1]
     limit = int(value) if most == resource.RLIM_INFINITY else min(int(value), most)
     resource.setrlimit(kind, (limit, limit))
+def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str, str]:
+    """All variables of the program. What an image has on its PATH comes after what every sandbox has."""
+    env = {**options.env, "HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **asked}
+    paths = f"{asked['PATH']}:{options.env['PATH']}".split(":") if "PATH" in asked and "PATH" in options.env else []
+    return {**env, "PATH": ":".join(dict.fromkeys(paths))} if paths else env
+
+

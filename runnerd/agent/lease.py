@@ -168,7 +168,7 @@ class _Waiting:  # its methods are those of slot.Tenant
     def child_room(self) -> None:
         """Nothing waits."""
 
-    def over_memory(self) -> None:
+    def over_limit(self, limit: str) -> None:
         """Not without a job."""
 
     def cell_lost(self, reason: str) -> None:

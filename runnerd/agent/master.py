@@ -67,8 +67,8 @@ def _prepare(options: Options) -> bytes:
         root.build(options, as_root=options.level == STRONG)
         linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m")  # noqa: S108
     program.hide_agent()
-    preload.load(options.preload, options.tmp(0) if options.namespaced else options.scratch)
-    sockets = (socket.AF_UNIX,) if options.namespaced else None
+    preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
+    sockets = (socket.AF_UNIX,) if options.namespaced else None  # at level `pod` the cell makes a filter of its own
     # Where there is no IPC namespace, System V objects would be shared by all jobs, and stay on the host.
     return seccomp.build(allow_sockets=sockets, allow_ipc=options.namespaced)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 STRONG = "strong"
 USERNS = "userns"
 LANDLOCK = "landlock"
 PROCESS = "process"
+POD = "pod"
+"""The container is the boundary, and the agent is alone in it: one job, then everything ends."""
 NAMESPACED = (STRONG, USERNS)
 """Levels with namespaces and a root file system of their own."""
 
@@ -24,7 +27,7 @@ class Options:
     scratch: str
     """A directory of the agent's own, for mount points and for workspaces without a mount namespace."""
     socket: str
-    """Path of the Unix socket to listen on."""
+    """Path of the Unix socket to listen on; empty at level `pod`, which listens on a port."""
     cells: int
     """How many cells there may be at once."""
     preload: str = "std"
@@ -38,7 +41,19 @@ class Options:
     tmp_inodes: int = 65_536
     shm_bytes: int = 64 << 20
     collect_s: float = 10.0
-    """How long listing and reading a job's files may take."""
+    """How long listing and reading a job's files may take, while nobody makes us wait."""
+    state_s: float = 10.0
+    """How long loading a snapshot of variables may take, and taking one."""
+    port: int = 0
+    """TCP port to listen on, at level `pod`."""
+    proof: str = ""
+    """SHA-256, in hex, of the secret that a connection has to tell, at level `pod`. Of no use to whoever reads it."""
+    python: str = ""
+    """The interpreter that warm programs run in: a path, or a name to be found on PATH. Empty for the agent's own."""
+    files_in_memory: bool = True
+    """Whether the job's directories are a tmpfs of the pod's, and count as its memory."""
+    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Variables that every job gets, unless its language or itself says otherwise."""
     recycle_jobs: int = 10_000
     """Cells of one master may run so many jobs in all; then a new master takes over, with new addresses and a new hash secret."""
 
@@ -49,6 +64,10 @@ class Options:
         values["paths"] = tuple(values.get("paths", ()))
         return cls(**values)
 
+    def changed(self, **values: Any) -> Options:
+        """The same with other values."""
+        return dataclasses.replace(self, **values)
+
     def dump(self) -> str:
         """The options as JSON."""
         return json.dumps(dataclasses.asdict(self))
@@ -58,10 +77,15 @@ class Options:
         """Whether jobs have namespaces and a root of their own."""
         return self.level in NAMESPACED
 
+    @property
+    def alone(self) -> bool:
+        """Whether jobs have the directories of their own at fixed places: in a root of their own, or in a pod."""
+        return self.namespaced or self.level == POD
+
     def workspace(self, slot: int) -> str:
         """The job's directory in cell `slot`, as the job sees it."""
-        return WORKSPACE if self.namespaced else f"{self.scratch}/workspace-{slot}"
+        return WORKSPACE if self.alone else f"{self.scratch}/workspace-{slot}"
 
     def tmp(self, slot: int) -> str:
         """The job's directory for temporary files, as the job sees it."""
-        return "/tmp" if self.namespaced else f"{self.scratch}/tmp-{slot}"  # noqa: S108 - in a root of its own
+        return "/tmp" if self.alone else f"{self.scratch}/tmp-{slot}"  # noqa: S108 - in a root of its own

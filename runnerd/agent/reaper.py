@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 from . import landlock, linux
-from .options import LANDLOCK, NAMESPACED
+from .options import LANDLOCK, NAMESPACED, POD
 
 ROUNDS = 2000
 """Rounds of killing before we give up and let the agent kill the whole cell."""
@@ -34,6 +34,22 @@ class NamespaceReaper:
     def memory(self) -> int:
         """Bytes of their own that all processes have: what they share with the zygote by fork is not counted."""
         return sum(max(0, _anonymous(pid) - self._base) for pid in self.pids())
+
+    def tasks(self) -> int:
+        """How many processes and threads there are besides this one."""
+        return sum(_threads(pid) for pid in self.pids())
+
+
+class PodReaper(NamespaceReaper):
+    """A process of a container whose PID 1 is the agent: kill(-1) spares that one and ourselves, and nobody else is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        linux.set_child_subreaper()  # else what the job leaves behind would be the agent's children
+
+    def pids(self) -> Iterator[int]:
+        """All processes but this one and the agent."""
+        return (pid for pid in super().pids() if pid != 1)
 
 
 class DescentReaper(NamespaceReaper):
@@ -85,6 +101,8 @@ def for_level(level: str) -> NamespaceReaper:
     """The way of ending processes at a level."""
     if level in NAMESPACED:
         return NamespaceReaper()
+    if level == POD:
+        return PodReaper()
     return ScopeReaper() if level == LANDLOCK else DescentReaper()
 
 
@@ -109,6 +127,14 @@ def _anonymous(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * PAGE
+
+
+def _threads(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[17])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _children(pid: int) -> list[int]:

@@ -13,8 +13,6 @@ from .slot import Slot
 
 FLOOD = 64
 """A program that writes so many times more than is kept is ended."""
-OWN_PROCESSES = 1
-"""The cell's PID 1 is in the same cgroup as the job."""
 ENTRIES = 100_000
 SKIPPED = 100
 
@@ -66,15 +64,11 @@ class Run:
     def start(self) -> None:
         """Set the limits and give the waiting child its request; the files follow through `file`."""
         limits = self._request["limits"]
-        group = self._slot.group
-        if group is None:
-            self._slot.limit_memory(limits["memory_bytes"])
-        else:
-            try:
-                group.limit(limits["memory_bytes"], limits["processes"] + OWN_PROCESSES, limits["cpu_cores"])
-            except OSError:  # less than the standby child has in use
-                self._refuse_memory()
-                return
+        try:
+            self._slot.limit(limits["memory_bytes"], limits["processes"], limits["cpu_cores"])
+        except OSError:  # less than the standby child has in use
+            self._refuse_memory()
+            return
         if self._request.get("stdin"):
             self._stdin_read, write = os.pipe()
             os.set_blocking(write, False)
@@ -183,13 +177,13 @@ class Run:
         """The child takes more."""
         self._listener.child_room()
 
-    def over_memory(self) -> None:
-        """The cell has killed everything for using too much memory."""
-        self._cause = self._cause or "memory"
+    def over_limit(self, limit: str) -> None:
+        """The cell has killed everything for using too much of something."""
+        self._cause = self._cause or limit
 
     def cell_lost(self, reason: str) -> None:
         """The whole cell is gone."""
-        if self._cause in ("timeout", "output", "memory") and not self._stage_over:
+        if self._cause in ("timeout", "output", "memory", "processes", "workspace") and not self._stage_over:
             self._end_stage(None, 9, 0, 0)
             self._finish(lost=True)
         elif not self._over:

@@ -81,6 +81,9 @@ _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX, PER_LINUX32, UNAME26, both, and the question which it is."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 """Put characters into the input of a terminal that others use."""
+_FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
+_F_SETOWN, _F_SETOWN_EX = 8, 15
+"""Who gets a signal when there is something to read."""
 _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 1
 
 _LD, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
@@ -99,13 +102,16 @@ class Instruction(NamedTuple):
 Block = Sequence[Instruction]
 
 
-def build(allow_sockets: Sequence[int] | None = (socket.AF_UNIX,), allow_ipc: bool = True, machine: str = syscalls.MACHINE) -> bytes:
+def build(
+    allow_sockets: Sequence[int] | None = (socket.AF_UNIX,), allow_ipc: bool = True, beyond: int = 0, machine: str = syscalls.MACHINE
+) -> bytes:
     """Assemble the filter: a program for `install`.
 
     `allow_sockets` are the address families of which a job may open sockets; None (or none) leaves it socketpair() only.
     `allow_ipc` lets it have System V IPC and POSIX message queues: only where it has an IPC namespace of its own.
+    `beyond`, where it is not 0, keeps it from signalling processes and groups of that number and below, and `-1`, which is all.
     """
-    actions = _actions(tuple(allow_sockets or ()), allow_ipc, syscalls.numbers(machine))
+    actions = _actions(tuple(allow_sockets or ()), allow_ipc, beyond, syscalls.numbers(machine))
     ranges = _ranges(actions)
     tree = _tree(ranges)
     start: list[Instruction] = [
@@ -128,7 +134,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def _actions(families: tuple[int, ...], allow_ipc: bool, numbers: dict[str, int]) -> dict[int, Block]:
+def _actions(families: tuple[int, ...], allow_ipc: bool, beyond: int, numbers: dict[str, int]) -> dict[int, Block]:
     """What happens at each known number."""
     refused: Block = _ret(_EPERM)
     actions = dict.fromkeys(numbers.values(), refused)
@@ -137,6 +143,8 @@ def _actions(families: tuple[int, ...], allow_ipc: bool, numbers: dict[str, int]
         named.update((name, _ret(_RET_ALLOW)) for name in _IPC.split())
     named.update((name, _ret(_RET_ERRNO)) for name in _DO_NOTHING.split())
     named.update(_checked(families))
+    if beyond:
+        named.update(_signals_beyond(beyond))
     actions.update((numbers[name], block) for name, block in named.items() if name in numbers)
     return actions
 
@@ -168,6 +176,24 @@ def _checked(families: tuple[int, ...]) -> dict[str, Block]:
             Instruction(_RET, _RET_ALLOW),
             *_all_equal((_low(2), 0), (_high(2), 0)),
         ],
+    }
+
+
+def _signals_beyond(last: int) -> dict[str, Block]:
+    """Ways to signal a process by its number, for all that has a higher one, or a group's with a minus; 0 is one's own group."""
+    higher: Block = [
+        Instruction(_LD, _low(0)),
+        Instruction(_JEQ, 0, yes=2),
+        Instruction(_JGE, last + 1, no=2),
+        Instruction(_JGE, (1 << 32) - last, yes=1),
+        Instruction(_RET, _RET_ALLOW),
+        Instruction(_RET, _EPERM),
+    ]
+    return {
+        **dict.fromkeys(("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"), higher),
+        "pidfd_send_signal": _ret(_EPERM),  # a directory of /proc serves as a descriptor of its process
+        "fcntl": _one_of(1, (_F_SETOWN, _F_SETOWN_EX), _EPERM, _RET_ALLOW),
+        "ioctl": _one_of(1, (_TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP), _EPERM, _RET_ALLOW),
     }
 
 

@@ -16,6 +16,7 @@ from .lease import Lease
 from .loop import Loop
 from .master import CONTROL, request_cell
 from .options import STRONG, Options
+from .podgroup import PodGroup
 from .slot import Slot
 
 BACKLOG = 128
@@ -36,9 +37,9 @@ class Master:
         self._loop = loop
         self._server = server
         self._asked: deque[tuple[Slot, socket.socket]] = deque()
-        archive = sys.argv[0]
-        argv = [sys.executable, "-I", "-X", "utf8", archive, "master", options.dump()]
-        self.pid = os.posix_spawn(sys.executable, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL)])
+        archive, python = sys.argv[0], options.python or sys.executable
+        argv = [python, "-I", "-X", "utf8", archive, "master", options.dump()]
+        self.pid = os.posix_spawn(python, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL)])
         theirs.close()
         ours.setblocking(False)
         loop.watch(ours.fileno(), lambda _: self._listen())
@@ -95,7 +96,7 @@ class Server:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._loop = Loop()
+        self.loop = Loop()
         self._slots: dict[int, Slot] = {}
         self._idle: deque[Slot] = deque()
         self._waiting: deque[Lease] = deque()
@@ -105,26 +106,27 @@ class Server:
         self._failures = 0
         self._jobs = 0
         self._reasons: list[str] = []
-        self._groups = cgroup.find(self._reasons) if options.level == STRONG else None
+        self._groups: cgroup.Backend | None = cgroup.find(self._reasons) if options.level == STRONG else None
         if options.level == STRONG and (self._groups is None or not {"memory", "processes"} <= set(self._groups.enforced)):
-            _say("failed", "no cgroups for memory and processes: " + "; ".join(self._reasons))
+            say("failed", "no cgroups for memory and processes: " + "; ".join(self._reasons))
             sys.exit(3)
         linux.set_dumpable(False)
-        self._master = Master(self._loop, options, self)
+        self._master = Master(self.loop, options, self)
         self._next_master: Master | None = None
         self.description: dict[str, Any] = {}
 
     def run(self) -> None:
         """Serve until SIGTERM, or until whoever started us is gone."""
-        linux.set_pdeathsig(signal.SIGTERM)
+        if os.getpid() != 1:
+            linux.set_pdeathsig(signal.SIGTERM)
         woken, wake = socket.socketpair()
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno())
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._loop.watch(woken.fileno(), lambda _: _discard(woken))
+        self.loop.watch(woken.fileno(), lambda _: _discard(woken))
         try:
-            self._loop.run()
+            self.loop.run()
         finally:
             if self._groups is not None:
                 self._groups.close()
@@ -135,14 +137,14 @@ class Server:
         os.chmod(self.options.socket, 0o600)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        self._loop.watch(listener.fileno(), lambda _: self._accept(listener))
+        self.loop.watch(listener.fileno(), lambda _: self._accept(listener))
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
             return
-        lease = Lease(self._loop, self, sock)
+        lease = Lease(self.loop, self, sock)
         if len(self._waiting) >= BACKLOG:
             lease.lose(f"{BACKLOG} leases wait for a cell already")
             return
@@ -173,7 +175,7 @@ class Server:
             "python": answer["python"],
         }
         self._listen()
-        _say("ready", json.dumps({**self.description, "reasons": self._reasons}))
+        say("ready", json.dumps({**self.description, "reasons": self._reasons}))
 
     def master_failed(self, master: Master, error: str) -> None:
         """A master could not start, or ended. The first one tells what is wrong with this machine."""
@@ -183,12 +185,12 @@ class Server:
             self._next_master = None
             master.close()
             return
-        _say("master lost" if started else "failed", error)
+        say("master lost" if started else "failed", error)
         master.close()
         self._failures += 1
         if not started or self._failures > FAILURES:
             sys.exit(3)
-        self._master = Master(self._loop, self.options, self)
+        self._master = Master(self.loop, self.options, self)
 
     def _limits(self) -> tuple[list[str], list[str]]:
         """Limits that hold at this level, and those that do not."""
@@ -220,7 +222,7 @@ class Server:
             self._idle.remove(slot)
         slot.user = None
         if not wanted:
-            _complain(f"cell {slot.number} ended by itself")
+            complain(f"cell {slot.number} ended by itself")
         self._make(slot)
 
     def rebuild(self, slot: Slot, lease: Lease) -> None:
@@ -241,15 +243,15 @@ class Server:
         """A job starts. After so many of them another master takes over."""
         self._jobs += 1
         if self._jobs > self.options.recycle_jobs and self._next_master is None:
-            self._next_master = Master(self._loop, self.options, self)
+            self._next_master = Master(self.loop, self.options, self)
 
     def failed(self, slot: Slot, error: str) -> None:
         """A cell could not be made; try again in a while, and in the end give up as a whole."""
         self._failures += 1
-        _complain(f"cell {slot.number} could not be made: {error}")
+        complain(f"cell {slot.number} could not be made: {error}")
         if self._failures > FAILURES:
             sys.exit(3)
-        self._loop.call_after(RETRY_S, lambda: self._make(slot))
+        self.loop.call_after(RETRY_S, lambda: self._make(slot))
 
     def _match(self) -> None:
         """Bring those who wait and what is idle together; make more cells while there may be."""
@@ -258,11 +260,16 @@ class Server:
         for _ in range(len(self._waiting) - self._coming()):
             if len(self._slots) >= self.options.cells:
                 break
-            number = len(self._slots)
-            group = self._groups.group(f"cell-{number}") if self._groups is not None else None
-            slot = Slot(self._loop, number, group, self)
-            self._slots[number] = slot
-            self._make(slot)
+            self._add_slot()
+
+    def _add_slot(self) -> None:
+        number = len(self._slots)
+        slot = Slot(self.loop, number, self._group(number), self)
+        self._slots[number] = slot
+        self._make(slot)
+
+    def _group(self, number: int) -> cgroup.Group | PodGroup | None:
+        return self._groups.group(f"cell-{number}") if self._groups is not None else None
 
     def _coming(self) -> int:
         """Slots that will be idle without anybody doing more."""
@@ -274,16 +281,16 @@ class Server:
         self._master.ask(slot, watch)
 
     def _stop(self) -> None:
-        self._loop.stopping = True
+        self.loop.stopping = True
 
 
-def _say(word: str, text: str) -> None:
-    """Tell the executor, in one line."""
+def say(word: str, text: str) -> None:
+    """Tell the executor, in one line; in a pod, whoever reads its log."""
     sys.stdout.write(f"{word} {text}\n")
     sys.stdout.flush()
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
     """Tell whoever reads the daemon's standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from . import linux
-from .cell import ENDED, KILLED, MEMORY
+from .cell import ENDED, KILLED, WATCHED
 from .cgroup import Group
 from .frames import FrameError, Header, Unpacker
 from .loop import Channel, Loop, Timer
+from .podgroup import PodGroup
 
+OWN_PROCESSES = 1
+"""The cell's PID 1 is in the same cgroup as the job."""
 PIPE_READ = 1 << 16
 ALONE = 2
 """What a cgroup counts where there are only PID 1 and the child, with one thread."""
@@ -47,8 +50,8 @@ class Tenant(Protocol):
     def child_room(self) -> None:
         """The child takes more files or input."""
 
-    def over_memory(self) -> None:
-        """The cell's own watch found too much memory in use, and has killed everything."""
+    def over_limit(self, limit: str) -> None:
+        """The cell's own watch found too much in use of `memory`, `processes` or `workspace`, and has killed everything."""
 
     def cell_lost(self, reason: str) -> None:
         """The cell is gone, by itself."""
@@ -57,7 +60,7 @@ class Tenant(Protocol):
 class Slot:
     """One cell. `user` is told what happens in it; without one, the slot keeps itself ready."""
 
-    def __init__(self, loop: Loop, number: int, group: Group | None, on_idle: SlotListener) -> None:
+    def __init__(self, loop: Loop, number: int, group: Group | PodGroup | None, on_idle: SlotListener) -> None:
         self.number = number
         self.group = group
         self.user: Tenant | None = None
@@ -135,9 +138,12 @@ class Slot:
         """Whether the child has more to read than is good: pause until `child_room`."""
         return self._child is not None and self._child.full
 
-    def limit_memory(self, size: int) -> None:
-        """Bytes of memory from now on, where the cell itself has to watch over it."""
-        self._tell(MEMORY.pack(b"M", size))
+    def limit(self, memory_bytes: int, processes: int, cpu_cores: float) -> None:
+        """What may be used from now on. Raises OSError where more memory is in use already."""
+        if self.group is not None:
+            self.group.limit(memory_bytes, processes + OWN_PROCESSES, cpu_cores)
+        if self.group is None or isinstance(self.group, PodGroup):
+            self._tell(WATCHED.pack(b"M", memory_bytes, processes if self.group is not None else 0))
 
     def kill(self) -> None:
         """End everything in the cell."""
@@ -202,7 +208,7 @@ class Slot:
         elif code == b"x":
             self._ended(message)
         elif code == b"o" and self.user is not None:
-            self.user.over_memory()
+            self.user.over_limit(message[1:].decode())
         elif not message:
             self._loop.unwatch(self._control.fileno())
 

@@ -12,6 +12,7 @@ CAUSES: dict[str, tuple[Status, str | None, str]] = {
     "timeout": ("timeout", "wall_s", "ran longer than {limits.wall_s:g} s"),
     "output": ("limit", "output_bytes", "wrote far more than the {limits.output_bytes} bytes of output that are kept"),
     "memory": ("oom", "memory_bytes", "used more than {limits.memory_bytes} bytes of memory"),
+    "processes": ("limit", "processes", "wanted more than {limits.processes} processes"),
     "workspace": ("limit", "workspace_bytes", "its files do not fit into the sandbox's workspace"),
     "input": ("rejected", None, "its files could not be written into the workspace"),
     "start": ("dead", None, "{detail}"),
