@@ -36,12 +36,12 @@ CELL_PROCESSES = 4
 """At most so many processes and threads per cell are our own, and the agent's."""
 OOM_SCORE = 500
 """The kernel ends jobs before anything of ours."""
+OOM_SCORE_IN_POD = 1000
+"""There the agent has a score already, by the pod's class of service."""
 
 
 def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr: int, control: int) -> NoReturn:
     """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
-OOM_SCORE_IN_POD = 1000
-"""There the agent has a score already, by the pod's class of service."""
     code = 125
     try:
         os.dup2(stdout, 1)
@@ -87,11 +87,6 @@ def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
     seccomp.install(filter_program)
 
 
-def _landlock(options: Options, slot: int) -> None:
-    own = (options.workspace(slot), options.tmp(slot))
-    if options.alone:
-        if landlock.abi() > 0:
-            landlock.restrict(read=("/",), write=(*own, "/dev/shm", *DEVICES), scope=True, net=True)  # noqa: S108
 def _forget_keys(options: Options) -> None:
     try:
         linux.keyctl_join_session()
@@ -100,6 +95,11 @@ def _forget_keys(options: Options) -> None:
             raise
 
 
+def _landlock(options: Options, slot: int) -> None:
+    own = (options.workspace(slot), options.tmp(slot))
+    if options.alone:
+        if landlock.abi() > 0:
+            landlock.restrict(read=("/",), write=(*own, "/dev/shm", *DEVICES), scope=True, net=True)  # noqa: S108
         return
     landlock.restrict(read=host_paths(options), write=(*own, *DEVICES), scope=True, net=True)
 
@@ -228,6 +228,13 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
     return 125
 
 
+def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str, str]:
+    """All variables of the program. What an image has on its PATH comes after what every sandbox has."""
+    env = {**options.env, "HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **asked}
+    paths = f"{asked['PATH']}:{options.env['PATH']}".split(":") if "PATH" in asked and "PATH" in options.env else []
+    return {**env, "PATH": ":".join(dict.fromkeys(paths))} if paths else env
+
+
 def _say_done(code: int, clean: bool) -> None:
     """Tell the end with nothing that the program may have replaced, and wait to be killed: until then its cost can be read."""
     header = b'{"type":"done","code":%d,"dirty":%s}' % (code, b"false" if clean else b"true")
@@ -248,10 +255,3 @@ def _limit(kind: int, value: Any) -> None:
     most = resource.getrlimit(kind)[1]
     limit = int(value) if most == resource.RLIM_INFINITY else min(int(value), most)
     resource.setrlimit(kind, (limit, limit))
-def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str, str]:
-    """All variables of the program. What an image has on its PATH comes after what every sandbox has."""
-    env = {**options.env, "HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **asked}
-    paths = f"{asked['PATH']}:{options.env['PATH']}".split(":") if "PATH" in asked and "PATH" in options.env else []
-    return {**env, "PATH": ":".join(dict.fromkeys(paths))} if paths else env
-
-
