@@ -2,7 +2,8 @@
 
 There is one record per tenant and id. It is made before the job runs, counts the job's starts, and holds the result before
 anybody is told. Every change is a compare-and-set, so of several writers one wins and the others adopt what it wrote.
-A record that says `running` while nobody runs the job was left by a daemon that died: the job starts again, within its starts.
+A record that says `running` names the daemon. Where that one lives, the others leave the job alone; where it died, the job starts
+again, within its starts. Who takes a job over writes so first: the former holder may only be slow, and can't record its start any more.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from .errors import Rejected, StoreError
+from .errors import Rejected, RunnerdError, StoreError
 from .job import Job, Result
 from .store import KeyValues
 
@@ -31,13 +32,15 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the store knows of one job."""
 
     digest: bytes
-    """Of the job's body: the same id with another digest is another job."""
+    """Of the job's body: the same id with another digest is another job. Empty where its id alone was known so far."""
     lang: str = ""
     state: Literal["queued", "running", "ended"] = "queued"
     starts: int = 0
     by: str = ""
-    """Which daemon wrote this. A write whose answer was lost is known as one's own by it."""
+    """Which daemon wrote this. A write whose answer was lost is known as one's own by it. Empty where the job was taken from one."""
     result: Result | None = None
+    left: bytes = b""
+    """What the job left in its session, as `workspace` wrote it, so that whoever comes next can put it in its place."""
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -50,6 +53,10 @@ def digest_of(job: Job) -> bytes:
     return hashlib.blake2b(_encoder.encode(body), digest_size=16).digest()
 
 
+class Elsewhere(RunnerdError):
+    """Another daemon has the job: what this one did for it leaves nothing."""
+
+
 class Entry:
     """One job's record in hand, with the revision that was read or written last."""
 
@@ -60,6 +67,8 @@ class Entry:
         """The result, where the job ended and the store did not take it."""
         self._records = records
         self._revision = revision
+        self._start = 0
+        """Which start of the job this daemon has in hand, 0 for none."""
 
     @property
     def result(self) -> Result | None:
@@ -67,25 +76,64 @@ class Entry:
         return self.record.result or self.owed
 
     async def start(self) -> Result | None:
-        """Count a start. Returns the result instead where the job has ended meanwhile. Raises StoreError."""
+        """Count a start. Returns the result instead where the job has ended meanwhile.
+
+        Raises Elsewhere where another daemon that lives has started it, and StoreError.
+        """
         while self.record.result is None:
+            if await self.elsewhere():
+                raise Elsewhere(f"another daemon, {self.record.by}, runs the job")
             counted = msgspec.structs.replace(self.record, state="running", starts=self.record.starts + 1, by=self._records.by)
             if await self._write(counted):
+                self._start = counted.starts
                 return None
         return self.record.result
 
     async def give_back(self) -> None:
         """Undo a start that the daemon itself cut short: it says nothing against the job. Raises StoreError."""
-        while self.record.state == "running":
+        while self._holds():
             starts = max(0, self.record.starts - 1)
             if await self._write(msgspec.structs.replace(self.record, state="queued", starts=starts, by=self._records.by)):
-                return
+                self._start = 0
 
-    async def end(self, result: Result) -> Result:
-        """Record the result. Returns the one that stands: another's, where that was first. Raises StoreError."""
+    async def end(self, result: Result, left: bytes = b"", *, force: bool = False) -> Result:
+        """Record the result. Returns the one that stands: another's, where that was first.
+
+        Raises StoreError, and Elsewhere where the job was taken from this daemon or never was its own, unless `force` says
+        that this result holds for whoever runs it.
+        """
         while self.record.result is None:
-            await self._write(msgspec.structs.replace(self.record, state="ended", by=self._records.by, result=result))
+            if not force and not self._holds() and (self._start or await self.elsewhere()):
+                raise Elsewhere("another daemon took the job over")
+            await self._write(msgspec.structs.replace(self.record, state="ended", by=self._records.by, result=result, left=left))
         return self.record.result
+
+    async def take_away(self) -> Result | None:
+        """Take the job from the daemon that has it, so that its start leaves nothing. Returns the result where it ended before.
+
+        Raises StoreError.
+        """
+        while self.record.result is None and (self.record.state == "running" or self.record.by):
+            await self._write(msgspec.structs.replace(self.record, state="queued", by=""))
+        return self.record.result
+
+    async def refresh(self) -> None:
+        """Read again what stands. Raises StoreError."""
+        found = await self._records.patiently(lambda: self._records.kv.get(self.key))
+        if found is not None:
+            self.record, self._revision = _read(self.key, found[0]), found[1]
+
+    async def elsewhere(self) -> bool:
+        """Whether another daemon that lives runs the job. Raises StoreError."""
+        record = self.record
+        if record.state != "running" or record.by == self._records.by:
+            return False
+        return await self._records.patiently(lambda: self._records.alive(record.by))
+
+    def _holds(self) -> bool:
+        """Whether the start in hand is the one that the record says is running."""
+        record = self.record
+        return record.state == "running" and record.by == self._records.by and record.starts == self._start > 0
 
     async def _write(self, record: Record) -> bool:
         """Write, or take over what another wrote; whether `record` stands now."""
@@ -102,16 +150,30 @@ class Entry:
         return standing == value
 
 
+async def _nobody_lives(_by: str) -> bool:
+    return False
+
+
 class Records:
     """The records of all jobs, in one key-value store."""
 
-    def __init__(self, kv: KeyValues, *, by: str, result_ttl_s: float, patience_s: float, most_owed: int) -> None:
+    def __init__(
+        self,
+        kv: KeyValues,
+        *,
+        by: str,
+        result_ttl_s: float,
+        patience_s: float,
+        most_owed: int,
+        alive: Callable[[str], Awaitable[bool]] = _nobody_lives,
+    ) -> None:
         """`by`: this daemon's name. `patience_s`: how long a store that fails is tried again before StoreError is raised.
 
-        `most_owed`: results held that the store did not take.
+        `most_owed`: results held that the store did not take. `alive`: whether the daemon of a name lives.
         """
         self.kv = kv
         self.by = by
+        self.alive = alive
         self._result_ttl_s = result_ttl_s
         self._patience_s = patience_s
         self._most_owed = most_owed
@@ -123,8 +185,12 @@ class Records:
         if key in self._owed:
             entry, result = self._owed[key]
             _same(job, digest_of(job), entry.record)
-            await self.settle(entry, result)
-            return entry
+            try:
+                await self.settle(entry, result)
+            except Elsewhere:
+                del self._owed[key]
+            else:
+                return entry
         record = Record(digest=digest_of(job), lang=job.lang, by=self.by)
         value = _encoder.encode(record)
         _, standing, revision = await self.patiently(lambda: self.kv.put_if_absent(key, value, self.ttl_s(record)))
@@ -138,6 +204,16 @@ class Records:
         found = await self.patiently(lambda: self.kv.get(key))
         return None if found is None else Entry(self, key, _read(key, found[0]), found[1])
 
+    async def reserve(self, tenant: str, job_id: str) -> Entry:
+        """A job's record, made where there is none for whatever job comes under its id. Raises StoreError."""
+        entry = await self.find(tenant, job_id)
+        if entry is not None:
+            return entry
+        key, record = _key(tenant, job_id), Record(digest=b"", by=self.by)
+        value = _encoder.encode(record)
+        _, standing, revision = await self.patiently(lambda: self.kv.put_if_absent(key, value, self.ttl_s(record)))
+        return Entry(self, key, _read(key, standing), revision)
+
     async def result(self, job: Job) -> Result | None:
         """The result of a job that ended already. Raises Rejected where its id is another job's, and StoreError."""
         entry = await self.find(job.tenant, job.id)
@@ -146,13 +222,14 @@ class Records:
         _same(job, digest_of(job), entry.record)
         return entry.result
 
-    async def settle(self, entry: Entry, result: Result) -> Result:
+    async def settle(self, entry: Entry, result: Result, *, force: bool = False) -> Result:
         """Record a result. Returns the one that stands: another's, where that was first.
 
         Where the store does not take it, the result says so, this daemon holds it for all who ask, and `settle_owed` tries again.
+        Raises Elsewhere, see `Entry.end`.
         """
         try:
-            standing = await entry.end(result)
+            standing = await entry.end(result, force=force)
         except StoreError as error:
             if len(self._owed) < self._most_owed:
                 self._owed[entry.key] = (entry, result)
@@ -165,7 +242,11 @@ class Records:
     async def settle_owed(self) -> None:
         """Try again to record the results that the store did not take. Raises StoreError at the first that it still does not."""
         for entry, result in list(self._owed.values()):
-            standing = await self.settle(entry, result)
+            try:
+                standing = await self.settle(entry, result)
+            except Elsewhere:
+                del self._owed[entry.key]
+                continue
             if entry.key in self._owed:
                 raise StoreError(standing.reason)
 
@@ -205,7 +286,7 @@ def _failure(error: Exception, patience_s: float) -> str:
 
 
 def _same(job: Job, digest: bytes, record: Record) -> Record:
-    if record.digest != digest:
+    if record.digest and record.digest != digest:
         raise Rejected(_ANOTHER.format(job.id))
     return record
 

@@ -123,7 +123,9 @@ class Scheduler:
         if entry is None:
             return None
         known = entry.record
-        return await entry.end(Result(id=job_id, tenant=tenant, lang=known.lang, status="cancelled", reason=CANCELLED, starts=known.starts))
+        return await entry.end(
+            Result(id=job_id, tenant=tenant, lang=known.lang, status="cancelled", reason=CANCELLED, starts=known.starts), force=True
+        )
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """`queued`, `running`, the result of a job that ended, or None for no such job. Raises StoreError."""

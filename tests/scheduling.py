@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from contracts.test_store import store
 from fake_executor import FakeExecutor, a_language
 from runnerd import Event, Job, KeyValues, Result, StoreError, new_id
 from runnerd.pool import PoolSettings
 from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
+from stores import store
 
 LANGUAGES = {"py": a_language("py", warm=2), "js": a_language("js", warm=1), "go": a_language("go", warm=0)}
 POOL = PoolSettings(backoff_s=0.001, backoff_most_s=0.004)
@@ -19,7 +19,7 @@ async def scheduling(
     executor: FakeExecutor, kv: KeyValues | None = None, pool: PoolSettings = POOL, **settings: Any
 ) -> AsyncGenerator[Scheduler, None]:
     """A scheduler; afterwards nothing may be left of its jobs and sandboxes."""
-    async with store("memory", "").open_kv() as memory:
+    async with store("memory").open_kv() as memory:
         async with open_scheduler(executor, LANGUAGES, kv or memory, None, SchedulerSettings(**settings), pool) as scheduler:
             yield scheduler
         assert executor.alive == 0

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from contracts.test_store import store
 from fake_executor import FakeExecutor, wait_until
 from runnerd import Interrupted, Result, Started
 from scheduling import Frozen, events, job, result, scheduling
+from stores import store
 
 
 async def test_a_lost_sandbox_means_another_start() -> None:
@@ -63,7 +63,7 @@ async def test_no_sandbox_can_be_started() -> None:
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 async def test_fifty_of_one_id_run_once_and_answer_the_same(kind: str, tmp_path: Path) -> None:
     executor = FakeExecutor()
-    async with store(kind, tmp_path).open_kv() as kv, scheduling(executor, kv) as scheduler:
+    async with store(kind, **({"path": str(tmp_path)} if kind == "disk" else {})).open_kv() as kv, scheduling(executor, kv) as scheduler:
         it = job("sleep 0.01", id="mine")
         answers = await asyncio.gather(*(result(scheduler, it, owned=True) for _ in range(50)))
         assert executor.starts["mine"] == 1
@@ -109,7 +109,7 @@ async def test_a_record_left_running_is_started_again_within_its_starts() -> Non
     """A daemon dies in the middle of each start; the id keeps its count."""
     executor = FakeExecutor()
     it = job("wait", id="mine")
-    async with store("memory", "").open_kv() as kv:
+    async with store("memory").open_kv() as kv:
         for start in (1, 2, 3):
             frozen = Frozen(kv)
             async with scheduling(executor, frozen, record_patience_s=0.01) as scheduler:
@@ -128,7 +128,7 @@ async def test_a_record_left_running_is_started_again_within_its_starts() -> Non
 async def test_retry_off_is_not_started_again_after_a_crash() -> None:
     executor = FakeExecutor()
     it = job("wait", id="mine", retry=False)
-    async with store("memory", "").open_kv() as kv:
+    async with store("memory").open_kv() as kv:
         frozen = Frozen(kv)
         async with scheduling(executor, frozen, record_patience_s=0.01) as scheduler:
             task = asyncio.create_task(result(scheduler, it, owned=True))
@@ -142,7 +142,7 @@ async def test_retry_off_is_not_started_again_after_a_crash() -> None:
 
 async def test_a_store_that_is_down_gives_the_job_back_unstarted() -> None:
     executor = FakeExecutor()
-    async with store("memory", "").open_kv() as memory:
+    async with store("memory").open_kv() as memory:
         kv = Frozen(memory)
         kv.frozen = True
         async with scheduling(executor, kv, record_patience_s=0.01) as scheduler:
@@ -154,7 +154,7 @@ async def test_a_store_that_is_down_gives_the_job_back_unstarted() -> None:
 
 async def test_a_result_that_can_not_be_recorded_is_given_and_not_run_again() -> None:
     executor = FakeExecutor()
-    async with store("memory", "").open_kv() as memory:
+    async with store("memory").open_kv() as memory:
         kv = Frozen(memory)
         async with scheduling(executor, kv, record_patience_s=0.01) as scheduler:
             it = job("wait", id="mine")

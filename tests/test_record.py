@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec import structs
 
-from contracts.test_store import store
 from runnerd import Job, KeyValues, Rejected, Result, StoreError
 from runnerd.record import Entry, Records, digest_of
+from stores import store
 
 JOB = Job(id="j1", tenant="acme", lang="py", code="hi", env={"A": "1", "B": "2"})
 OK = Result(id="j1", status="ok")
@@ -44,7 +44,7 @@ class Faulty:
 
 @pytest.fixture
 async def kv() -> AsyncIterator[Faulty]:
-    async with store("memory", "").open_kv() as kv:
+    async with store("memory").open_kv() as kv:
         yield Faulty(kv)
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from msgspec import structs
 
-from contracts.test_store import store
 from fake_executor import FakeExecutor, sometimes, wait_until
 from runnerd import Interrupted, Job, Limits, Output, Result, Saturated, Started
 from scheduling import POOL, events, job, result, scheduling
+from stores import store
 
 
 async def test_a_job_in_a_result_out() -> None:
@@ -217,7 +217,7 @@ async def test_drain_finishes_what_is_in_hand() -> None:
 @pytest.mark.parametrize("drained", [True, False])
 async def test_when_the_grace_is_over_the_rest_is_given_back_without_a_trace(drained: bool) -> None:
     executor = FakeExecutor()
-    async with store("memory", "").open_kv() as kv:
+    async with store("memory").open_kv() as kv:
         running, queued, once = job("wait", id="a"), job("wait", id="b"), job("wait", id="c", retry=False)
         async with scheduling(executor, kv, slots=2, grace_s=0.01) as scheduler:
             tasks = [asyncio.create_task(result(scheduler, it, owned=True)) for it in (running, once, queued)]
