@@ -40,6 +40,7 @@ from .job import (
 from .sessions import Owner, Session, Sessions, Snapshot
 from .spec import Delivery, Ingress, Install, Language, Services
 from .store import Blob, Blobs, KeyValues, Store, check_content_type, check_key, check_range, check_rank, check_value
+from .turns import Turns
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Stored",
+    "Turns",
     "Usage",
     "check_content_type",
     "check_key",

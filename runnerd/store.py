@@ -147,6 +147,10 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     described as those of an Ingress are, `state_dir` among them.
     """
 
+    def where(self) -> str:
+        """Where it is, for people to read and without secrets: host and port, or a path. Empty: in this process."""
+        return ""
+
     def open_kv(self) -> AbstractAsyncContextManager[KeyValues]:
         """The store as a key-value store, while the block is open."""
         raise NotImplementedError

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from redis_fixture import fresh_prefix, redis_settings
 from runnerd import Blobs, KeyValues
 from runnerd.testing import BlobsContract, KeyValuesContract
 from stores import store
@@ -38,3 +40,16 @@ class TestDiskBlobs(BlobsContract):
             yield blobs
         left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".blob", ".lock")]
         assert not left, "nothing half written is left"
+
+
+@pytest.fixture(scope="session")
+async def redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    async with redis_settings(tmp_path_factory.mktemp("redis")) as settings:
+        yield settings
+
+
+class TestRedisKeyValues(KeyValuesContract):
+    @pytest.fixture
+    async def kv(self, redis: dict[str, Any]) -> AsyncIterator[KeyValues]:
+        async with store("redis", **redis, prefix=fresh_prefix(), value_bytes=1 << 20).open_kv() as kv:
+            yield kv

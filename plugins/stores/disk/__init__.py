@@ -40,6 +40,10 @@ class Disk(Store, tag="disk", frozen=True, kw_only=True):
     most_waiting: Annotated[int, Meta(ge=1)] = 10_000
     """Operations that wait for the database at once; a further one is refused."""
 
+    def where(self) -> str:
+        """The directory."""
+        return self.path or f"{self.state_dir}/store"
+
     @asynccontextmanager
     async def open_kv(self) -> AsyncGenerator[KeyValues, None]:
         """The database, held for this daemon alone. Raises StoreError, naming the path and who holds it."""
