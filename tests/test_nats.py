@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,9 @@ async def test_a_job_in_and_its_result_out(tmp_path: Path) -> None:
         assert (result.status, result.stdout, result.id, result.tenant, result.lang) == ("ok", "hi", "job-1", "acme", "py")
         headers = dict(msg.headers or {})
         assert float(headers.pop("Rd-Duration-Ms")) > 0
+        assert headers.pop("Rd-Worker") == f"{socket.gethostname()}/{os.getpid()}"
         assert headers == {
+            "traceparent": "mine",
             "Content-Type": "application/json",
             "Rd-Kind": "result",
             "Rd-Job-Id": "job-1",

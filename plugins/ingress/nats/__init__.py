@@ -1,5 +1,6 @@
-"""Jobs from NATS, results to each message's reply subject: core NATS, so a request is delivered at most once.
+"""Jobs from NATS, results to each message's reply subject, and durable jobs from JetStream.
 
+A request over core NATS is delivered at most once; `jetstream` has the jobs that are kept until they have a result.
 `serving` shows the parts and their order; `run` has the path of a job, `server` the embedded nats-server.
 Subjects, under the prefix `rd.v1`: `run.<tenant>.<lang>` takes a job, `ctl.<tenant>.<job>.status` and `.cancel` ask about
 one, `info.langs`, `info.schema` and `info.limits` about the daemon; `$SRV` answers make it visible to `nats micro`.
@@ -16,6 +17,7 @@ from runnerd import Ingress, Services, hookimpl
 
 from .counters import Counters
 from .credentials import shown
+from .jetstream.settings import JetStream
 from .server import Server, address
 from .serving import serving
 
@@ -102,6 +104,9 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     """How long an answer waits while there is no connection. Then it is lost, and counted; asking for the status still has it."""
     drain_s: Annotated[float, Meta(ge=0)] = 60.0
     """How long jobs in hand may go on when the daemon stops, should the daemon's own grace be longer or have none."""
+
+    jetstream: JetStream = JetStream()
+    """Durable jobs, kept by JetStream until they have a result."""
 
     def __repr__(self) -> str:
         return f"Nats(url={shown(self.url) if self.url else 'embedded'!r}, prefix={self.prefix!r})"  # never the password

@@ -28,6 +28,10 @@ _LEAVE_S = 5.0
 _NO_CLIENT = (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError, nats.errors.OutboundBufferLimitError)
 
 
+class NoAnswer(Exception):
+    """The bus gave no answer to a request."""
+
+
 class Bounds(Struct, frozen=True, kw_only=True):
     """How long a connection waits, in seconds, and how much it holds, in bytes."""
 
@@ -138,6 +142,28 @@ class Connection:
             return False
         return True
 
+    async def request(self, subject: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Msg:
+        """Send a message and return the one answer. Raises NoAnswer; the message may have arrived nevertheless."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connected()
+                return await self.client.request(subject, body, timeout=timeout_s, headers=headers)
+        except nats.errors.NoRespondersError:
+            raise NoAnswer(f"{subject}: nobody is there") from None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise NoAnswer(f"{subject}: no answer: {str(error) or f'{timeout_s:g} s are over'}") from None
+
+    async def ask(self, subject: str, body: bytes, reply: str) -> bool:
+        """Send a message whose answers go to `reply`, a subject of ours; False where there is no connection now."""
+        client = self.client
+        if not client.is_connected:
+            return False
+        try:
+            await client.publish(subject, body, reply=reply)
+        except nats.errors.Error:
+            return False
+        return True
+
     async def offer(self, subject: str, body: bytes, headers: dict[str, str], most: int) -> bool:
         """Send what may be lost: False at once, and nothing sent, where there is no client or `most` bytes wait already."""
         client = self.client
@@ -161,9 +187,7 @@ class Connection:
         try:
             async with asyncio.timeout(self._bounds.patience_s):
                 while True:
-                    if not self.client.is_connected:
-                        self._up.clear()  # set again by the client or its successor; without this the loop would spin
-                    await self._up.wait()
+                    await self._connected()
                     try:
                         await self.client.publish(subject, body, headers=headers)
                     except _NO_CLIENT:
@@ -172,6 +196,11 @@ class Connection:
         except (nats.errors.Error, TimeoutError) as error:
             self._counters.count("replies_lost", cause=str(error) or f"no connection for {self._bounds.patience_s} s")
             return False
+
+    async def _connected(self) -> None:
+        if not self.client.is_connected:
+            self._up.clear()  # set again by the client or its successor; without this, who tries again would spin
+        await self._up.wait()
 
     async def _keep(self) -> None:
         """Replace a client that was closed for good, again and again."""

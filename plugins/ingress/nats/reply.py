@@ -1,7 +1,9 @@
 """Answers to one requester: headers, size, and the one place from which they go out."""
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +14,7 @@ from runnerd import JSON, MSGPACK, Result, cut_result
 from .connection import Connection
 from .counters import Counters
 from .refusal import Refusal, Refused
-from .request import answer_type, correlation, job_id
+from .request import answer_type, correlation, job_id, trace
 
 MARGIN = 1024
 """Bytes kept free in each message: a server that counts one more than we do would close the client for good."""
@@ -24,6 +26,7 @@ _ENCODE: Mapping[str, Callable[[Any], bytes]] = {
 _CODES = {"rejected": 400, "cancelled": 499, "dead": 500, "expired": 504}
 """Results that are errors of the service, not of the program, with the code that `nats micro` tools understand."""
 
+ERROR, ERROR_CODE = "Nats-Service-Error", "Nats-Service-Error-Code"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -45,6 +48,7 @@ class Reply:
         self.connection = connection
         self._counters = counters
         self._correlation = correlation(headers)
+        self._trace = trace(headers)
         self.job_id = heading(job_id(headers)[:64])
         self.accept = answer_type(headers)
         self.encode = _ENCODE[self.accept]
@@ -63,6 +67,7 @@ class Reply:
             headers["Rd-Job-Id"] = self.job_id
         if self._correlation:
             headers["Rd-Correlation-Id"] = self._correlation
+        headers.update(self._trace)
         return headers
 
     def room_for(self, headers: Mapping[str, str]) -> int:
@@ -71,34 +76,42 @@ class Reply:
 
     async def result(self, result: Result, code: int | None = None, more: Mapping[str, str] | None = None) -> str:
         """Send the result, cut where the bus takes no more; returns the service's error, empty where there is none."""
+        body, headers = self.message(result, code, more)
+        await self._send(body, headers)
+        return f"{headers[ERROR_CODE]}: {headers[ERROR]}" if ERROR_CODE in headers else ""
+
+    def message(self, result: Result, code: int | None = None, more: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, str]]:
+        """The result as a message: body and headers."""
         self.job_id = result.id or self.job_id
         headers = self.headers("result")
         headers["Rd-Status"] = result.status
+        if result.starts:
+            headers["Rd-Attempt"] = str(result.starts)
+        headers["Rd-Worker"] = heading(f"{socket.gethostname()}/{os.getpid()}")
         headers["Rd-Duration-Ms"] = f"{self.since_ms():.3f}"
         if result.exit_code is not None:
             headers["Rd-Exit-Code"] = str(result.exit_code)
         code = code or _CODES.get(result.status)
         if code is not None:
-            headers["Nats-Service-Error"] = heading(result.reason or result.status)
-            headers["Nats-Service-Error-Code"] = str(code)
+            headers[ERROR] = heading(result.reason or result.status)
+            headers[ERROR_CODE] = str(code)
         if more:
             headers.update(more)
         body, cut = cut_result(result, self.encode, self.room_for(headers))
         if cut:
             self._counters.count("results_cut", job=self.job_id)
-        await self._send(body, headers)
-        return f"{code}: {headers['Nats-Service-Error']}" if code is not None else ""
+        return body, headers
 
     async def refuse(self, refusal: Refusal) -> str:
         """Say that nothing was run, and what to do; returns the service's error."""
         headers = self.headers("refused")
-        headers["Nats-Service-Error"] = heading(refusal.reason)
-        headers["Nats-Service-Error-Code"] = str(refusal.code)
+        headers[ERROR] = heading(refusal.reason)
+        headers[ERROR_CODE] = str(refusal.code)
         if refusal.retry_after_ms is not None:
             headers["Rd-Retry-After-Ms"] = str(refusal.retry_after_ms)
         body = Refused(error=refusal.reason, code=refusal.code, retry_after_ms=refusal.retry_after_ms)
         await self._send(self.encode(body), headers)
-        return f"{refusal.code}: {headers['Nats-Service-Error']}"
+        return f"{refusal.code}: {headers[ERROR]}"
 
     async def data(self, kind: str, data: object, more: Mapping[str, str] | None = None) -> str:
         """Send plain data. What is too large for the bus is refused instead."""

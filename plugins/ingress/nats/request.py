@@ -12,6 +12,10 @@ from .refusal import BAD_REQUEST, TOO_LARGE, Refusal
 CORRELATION_BYTES = 512
 """Longest correlation id: it goes back with every answer."""
 
+TRACE_BYTES = 2048
+"""Longest value of a header of the trace context: they go back with every answer."""
+
+_TRACE = ("traceparent", "tracestate", "baggage")
 _JSON_NAMES = ("", JSON, "*/*", "application/*")
 _MSGPACK_NAMES = (MSGPACK, "application/x-msgpack")
 
@@ -48,6 +52,11 @@ def correlation(headers: Mapping[str, str]) -> str:
     return text if len(text.encode()) <= CORRELATION_BYTES else ""
 
 
+def trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """W3C trace context, as it goes back with every answer. What is too long for that is left out."""
+    return {name: value for name in _TRACE if 0 < len(value := headers.get(name, "")) <= TRACE_BYTES and value.isascii()}
+
+
 def job_id(headers: Mapping[str, str]) -> str:
     """The job's id, as its sender wrote it. `Nats-Msg-Id` counts too: many senders set it and nothing else."""
     return headers.get("rd-job-id") or headers.get("nats-msg-id") or ""
@@ -68,20 +77,19 @@ def read_request(tenant: str, lang: str, body: bytes, headers: Mapping[str, str]
     delivery = Delivery(
         body=body,
         content_type=headers.get("content-type") or JSON,
+        content_encoding=headers.get("content-encoding", ""),
         tenant=tenant,
         lang=lang,
         job_id=job_id(headers),
         stream="rd-stream" in headers or "rd-stream-to" in headers,
         wall_s=_seconds(headers, "Rd-Timeout-Ms"),
         queue_ttl_s=_seconds(headers, "Rd-Queue-Ttl-Ms"),
+        trace=trace(headers),
     )
     return Request(delivery=delivery, stream_to=headers.get("rd-stream-to", ""))
 
 
 def _check_types(headers: Mapping[str, str]) -> None:
-    encoding = headers.get("content-encoding", "")
-    if encoding not in ("", "identity"):
-        raise Refusal(BAD_REQUEST, f"Content-Encoding: {encoding[:80]!r} is not known here: send the body as it is")
     accepted = [name.partition(";")[0].strip().lower() for name in headers.get("accept", "").split(",")]
     if not any(name in _JSON_NAMES or name in _MSGPACK_NAMES for name in accepted):
         raise Refusal(BAD_REQUEST, f"Accept: {headers['accept'][:80]!r} is not known: use {JSON} or {MSGPACK}")

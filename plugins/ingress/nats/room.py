@@ -21,11 +21,15 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room in hand {self.in_hand}, {self._ahead} of {self.prefetch} ahead{', closed' if self.closed else ''}>"
 
+    def startable(self, free: int) -> int:
+        """How many more would start at once, when the daemon says that `free` would."""
+        return 0 if self.closed else max(0, free - self._starting)
+
     def left(self, free: int) -> int:
         """How many more may be taken, when `free` more would start."""
         if self.closed:
             return 0
-        startable = free - self._starting
+        startable = self.startable(free)
         if startable > 0:
             self._ahead = 0
             return startable + self.prefetch

@@ -20,6 +20,7 @@ from .discovery import Discovery
 from .endpoint import Endpoint
 from .group import Group
 from .info import Info
+from .jetstream.part import JetStreamPart, wanted
 from .room import Room
 from .run import Run, RunBounds
 from .subjects import Subjects
@@ -74,6 +75,8 @@ class _Parts:
         self._room = Room(nats.prefetch)
         self._asked = {verb: self._endpoint(f"ctl-{verb}", f"ctl.*.*.{verb}") for verb in ("status", "cancel")}
         self._submitted = self._endpoint("run", "run.*.*")
+        self._kept = self._endpoint("job", "job.*.*.*")
+        self._durable: JetStreamPart | None = None
         self._informed = self._endpoint("info", "info.*")
         bounds = RunBounds(body_bytes=nats.body_bytes, stream_pending_bytes=nats.stream_pending_bytes, retry_after_ms=nats.retry_after_ms)
         self._run = Run(bus, services, self._room, tasks, endpoint=self._submitted, bounds=bounds)
@@ -82,13 +85,23 @@ class _Parts:
         self._group = Group(bus.main, routes, self._room, services)
 
     async def start(self) -> list[asyncio.Task[None]]:
-        """Subscribe to everything, jobs last; returns the tasks that stay."""
+        """Subscribe to everything, jobs last; returns the tasks that stay. Raises IngressError."""
+        make = await wanted(self._nats, self._bus)
+        if make is not None:
+            self._durable = JetStreamPart(self._nats, self._bus, self._services, self._tasks, self._kept, make=make)
         for route in self._routes():
             await self._bus.main.route(route)
-        self._run.on_change = self._bus.main.on_up = self._group.wake
+        self._run.on_change = self._group.wake
+        self._bus.main.on_up = self._up
+        durable = await self._durable.start() if self._durable else []
         await self._group.step()
         await self._bus.main.flush()
-        return [self._tasks.create_task(self._group.keep()), self._tasks.create_task(self._group.watch())]
+        return [self._tasks.create_task(self._group.keep()), self._tasks.create_task(self._group.watch()), *durable]
+
+    def _up(self) -> None:
+        self._group.wake()
+        if self._durable:
+            self._durable.reconnected()
 
     def _routes(self) -> list[Route]:
         nats, subjects = self._nats, self._bus.subjects
@@ -118,9 +131,16 @@ class _Parts:
     async def drain(self) -> None:
         """Take no more, finish what is in hand, and see that the server has every answer."""
         self._room.closed = True
+        if self._durable:
+            self._durable.close()
         await self._group.leave()
-        await self._run.finish(self._nats.drain_s, self._nats.connect_s)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._run.finish(self._nats.drain_s, self._nats.connect_s))
+            if self._durable:
+                tasks.create_task(self._durable.finish())
         await self._bus.main.leave_routes()
+        if self._durable:
+            await self._durable.finish()  # what came on the way out goes back
         await self._bus.streams.flush()
         await self._bus.main.flush()
 
@@ -141,5 +161,6 @@ class _Parts:
             "member": self._group.member,
             "joined": self._group.joined,
             "jobs": dict(self._run.statuses),
+            "durable": self._durable.data() if self._durable else None,
             "counts": self._bus.counters.as_dict(),
         }

@@ -1,0 +1,210 @@
+"""Durable jobs: a message from the stream becomes a job in hand, and is acked when its result is recorded and published."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from runnerd import Interrupted, Result, Saturated, Services
+
+from ..bus import Bus
+from ..counters import log
+from ..endpoint import Endpoint
+from ..refusal import BAD_REQUEST, Refusal
+from ..reply import Reply
+from ..request import Request, folded, read_request
+from ..room import Room
+from ..stream import Stream
+from .hands import Hands, Held
+from .message import Origin, address, queue_ttl_s, result_ttl, scheduled_by
+from .outcome import Outcomes
+
+_NS = 1_000_000_000
+_OUTPUT = ("inline", "events")
+
+
+class DurableBounds(Struct, frozen=True, kw_only=True):
+    """How much of a job is taken and held, and when it comes again."""
+
+    body_bytes: int
+    stream_pending_bytes: int
+    in_hand: int
+    again_s: float
+    again_most_s: float
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What a message asks for."""
+
+    request: Request
+    output_to: str
+    """Subject under which output is published while the job runs; empty for none unless the body asks."""
+    result_ttl: str
+
+
+class Durable:
+    """Takes what the pull loop gets. One task per message, all children of `tasks`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        services: Services,
+        outcomes: Outcomes,
+        hands: Hands,
+        room: Room,
+        tasks: asyncio.TaskGroup,
+        *,
+        endpoint: Endpoint,
+        bounds: DurableBounds,
+    ) -> None:
+        self._bus = bus
+        self._services = services
+        self._outcomes = outcomes
+        self._hands = hands
+        self._room = room
+        self._tasks = tasks
+        self._endpoint = endpoint
+        self._bounds = bounds
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._failures = 0
+        """Jobs in a row that runnerd could not run."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when room for jobs came."""
+        self.on_failure: Callable[[float], None] = lambda _: None
+        """Called when a job was given back, with how long to ask for no more."""
+
+    def receive(self, msg: Msg, origin: Origin) -> None:
+        """Take a message in hand, or give it back where there is no room for it. Never waits."""
+        held = self._hands.take(msg, origin)
+        if held is None:
+            return
+        taken = len(self._hands) <= self._bounds.in_hand and self._room.take(self._services.free())
+        self._start(self._carry(held) if taken else self._refuse(held))
+
+    async def finish(self, grace_s: float, close_s: float) -> None:
+        """Wait for the jobs in hand. Those that are not done after `grace_s` are cancelled and given back."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=grace_s)
+        for job in self._jobs:
+            job.cancel()
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=close_s)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        job = self._tasks.create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _refuse(self, held: Held) -> None:
+        self._bus.counters.count("given_back_unstarted")
+        self._hands.leave(held)
+        await self._hands.give_back(held, 0.0 if self._room.closed else self._bounds.again_s)
+
+    async def _carry(self, held: Held) -> None:
+        """One message, from here until it is acked or given back. Raises nothing: a task that failed would end the others."""
+        began = self._endpoint.begin()
+        error = ""
+        asyncio.get_running_loop().call_soon(self._room.started)  # `submit` has begun then, and the daemon counts the job itself
+        try:
+            await self._end(held)
+            self._failures = 0
+        except (Saturated, Interrupted) as reason:
+            error = f"given back: {reason}"
+            await self._give_back(held, reason)
+        except asyncio.CancelledError:
+            error = "given back: this daemon stops"
+            await self._hands.give_back(held)
+        except Exception as defect:  # noqa: BLE001 - whatever the daemon raises, the job comes again and the others go on
+            log.exception("durable job failed in runnerd", stream=held.origin.stream, seq=held.origin.seq)
+            error = f"given back: a defect of runnerd: {type(defect).__name__}"
+            await self._give_back(held, defect)
+        finally:
+            self._hands.leave(held)
+            self._room.done()
+            self._endpoint.end(began, error)
+            self.on_change()
+
+    async def _give_back(self, held: Held, reason: Exception) -> None:
+        if self._room.closed or self._services.draining():
+            await self._hands.give_back(held)  # another daemon can take it at once
+            return
+        pause_s = min(self._bounds.again_most_s, self._bounds.again_s * 2 ** min(16, self._failures))
+        self._failures += 1
+        self._bus.counters.count("given_back", reason=str(reason), pause_s=pause_s)
+        self.on_failure(pause_s)
+        least = reason.retry_after_s if isinstance(reason, Saturated) else 0.0
+        await self._hands.give_back(held, max(least, pause_s))
+
+    async def _end(self, held: Held) -> None:
+        """Run the job, publish its result, and ack. Raises Saturated and Interrupted."""
+        msg = held.msg
+        headers = folded(msg.headers)
+        try:
+            asked = self._read(held, headers)
+        except Refusal as refusal:
+            self._bus.counters.count("refused_request", reason=refusal.reason)
+            result = self._outcomes.refused(held, headers, refusal.reason)
+            await self._outcomes.publish(held, headers, result, asked_ttl="", stream=None)
+            return
+        result, stream = await self._run(asked, headers)
+        await self._outcomes.publish(held, headers, result, asked_ttl=asked.result_ttl, stream=stream)
+
+    def _read(self, held: Held, headers: dict[str, str]) -> Asked:
+        """What the message asks for. Raises Refusal."""
+        prefix = self._bus.subjects.prefix
+        where = address(held.msg.subject, prefix)
+        scheduler = scheduled_by(headers, prefix)
+        if scheduler not in (None, where.tenant):
+            raise Refusal(BAD_REQUEST, "Nats-Schedule-Target: names another tenant than the schedule's own subject")
+        request = read_request(where.tenant, where.lang, held.msg.data or b"", headers, self._bounds.body_bytes)
+        delivery = request.delivery
+        if where.job and delivery.job_id not in ("", where.job):
+            raise Refusal(BAD_REQUEST, f"Rd-Job-Id: {delivery.job_id!r}, but the subject says {where.job!r}: give one of them")
+        times = [each for each in (delivery.queue_ttl_s, queue_ttl_s(headers, held.origin.stored_ns)) if each is not None]
+        delivery = msgspec.structs.replace(
+            delivery,
+            job_id=where.job or delivery.job_id,
+            message_id=held.origin.id,
+            queue_ttl_s=min(times, default=None),
+            waited_s=max(0.0, time.time() - held.origin.stored_ns / _NS),
+            kept=True,
+        )
+        return Asked(
+            request=msgspec.structs.replace(request, delivery=delivery),
+            output_to=self._output(headers, held),
+            result_ttl=result_ttl(headers),
+        )
+
+    def _output(self, headers: dict[str, str], held: Held) -> str:
+        output = headers.get("rd-output", "inline")
+        if output not in _OUTPUT:
+            raise Refusal(BAD_REQUEST, f"Rd-Output: {output[:40]!r} is not known: use {' or '.join(_OUTPUT)}")
+        if "rd-stream" in headers:
+            raise Refusal(BAD_REQUEST, "Rd-Stream: has no reply subject to stream to here: use Rd-Output: events, or Rd-Stream-To")
+        if to := headers.get("rd-stream-to", ""):
+            if problem := self._bus.forbidden(held.msg, to):
+                raise Refusal(BAD_REQUEST, f"Rd-Stream-To: {problem}")
+            return to
+        return "events" if output == "events" else ""
+
+    async def _run(self, asked: Asked, headers: dict[str, str]) -> tuple[Result, Stream | None]:
+        """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
+        stream: Stream | None = None
+        delivery = asked.request.delivery
+        if asked.output_to:
+            delivery = msgspec.structs.replace(delivery, stream=True)
+        async for event in self._services.submit(delivery):
+            if isinstance(event, Result):
+                return event, stream
+            if stream is None:
+                to = asked.output_to
+                if to in ("", "events"):
+                    to = f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
+                reply = Reply("", self._bus.streams, self._bus.counters, headers)
+                stream = Stream(reply, to, self._bus, self._bounds.stream_pending_bytes)
+            await stream.event(event)
+        raise Interrupted("runnerd gave no result; its log says why")
