@@ -61,7 +61,7 @@ class FakeServices:
         async for event in self._run(ready):
             yield event
 
-    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+    async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         key = (tenant, job_id)
         if key in self.running:
             self.results[key] = Result(id=job_id, tenant=tenant, lang="py", status="cancelled", reason="cancelled by its submitter")

@@ -62,7 +62,7 @@ class HttpServices:
             raise said
         yield said
 
-    async def cancel(self, tenant: str, job_id: str) -> Result | None:
+    async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         return None
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:

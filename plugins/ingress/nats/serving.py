@@ -110,6 +110,7 @@ class _Parts:
             self._services,
             self._tasks,
             endpoints=self._asked,
+            queued=self._durable.queued if self._durable else None,
             most=nats.questions,
             retry_after_ms=nats.retry_after_ms,
         )
@@ -124,6 +125,7 @@ class _Parts:
         )
         return [
             *(Route(subject=subject, queue=nats.queue, receive=control.receive) for subject in subjects.control()),
+            *(Route(subject=subject, receive=control.hear) for subject in subjects.casts()),
             Route(subject=subjects.info(), queue=nats.queue, receive=info.receive),
             *discovery.routes(),
         ]

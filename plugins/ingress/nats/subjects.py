@@ -27,6 +27,14 @@ class Subjects(Struct, frozen=True, kw_only=True):
         """`<prefix>.ctl.<tenant>.<job>.<verb>`: questions about a job."""
         return [f"{self.prefix}.ctl.{tenant}.*.*" for tenant in self.tenants]
 
+    def cast(self, tenant: str, job: str) -> str:
+        """`<prefix>.cast.<tenant>.<job>.cancel`: said to all daemons."""
+        return f"{self.prefix}.cast.{tenant}.{job}.cancel"
+
+    def casts(self) -> list[str]:
+        """What is said to all daemons."""
+        return [self.cast(tenant, "*") for tenant in self.tenants]
+
     def info(self) -> str:
         """`<prefix>.info.<what>`: questions about this daemon."""
         return f"{self.prefix}.info.*"
