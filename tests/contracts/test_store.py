@@ -9,6 +9,7 @@ import pytest
 from redis_fixture import fresh_prefix, redis_settings
 from runnerd import Blobs, KeyValues
 from runnerd.testing import BlobsContract, KeyValuesContract
+from s3_fixture import fresh_directory, left_over, s3_settings
 from stores import store
 
 
@@ -53,3 +54,21 @@ class TestRedisKeyValues(KeyValuesContract):
     async def kv(self, redis: dict[str, Any]) -> AsyncIterator[KeyValues]:
         async with store("redis", **redis, prefix=fresh_prefix(), value_bytes=1 << 20).open_kv() as kv:
             yield kv
+
+
+@pytest.fixture(scope="session")
+async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Any]]:
+    async with s3_settings(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+class TestS3Blobs(BlobsContract):
+    @pytest.fixture
+    async def blobs(self, s3: dict[str, Any]) -> AsyncIterator[Blobs]:
+        settings = s3 | {"prefix": fresh_directory()}
+        async with store("s3", **settings).open_blobs() as blobs:
+            yield blobs
+            known = {settings["prefix"] + blob.key.replace("/", "./") for blob in await blobs.list()}
+        objects, uploads = left_over(settings)
+        assert set(objects) == known, "every object is a blob"
+        assert not uploads, "no upload is left half done"
