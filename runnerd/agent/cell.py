@@ -14,6 +14,7 @@ The agent tells it what to do; it decides nothing.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import resource
 import select
@@ -22,7 +23,7 @@ import socket
 import struct
 from typing import NoReturn
 
-from . import child, linux, reaper, seccomp, tree
+from . import child, forks, landlock, linux, reach, reaper, seccomp, tree
 from .options import POD, STRONG, USERNS, Options
 from .volume import Volume
 
@@ -40,7 +41,7 @@ RENEW_BY_UNLINK = 8
 """Up to so many files are unlinked one by one: cheaper than a new mount."""
 
 
-def start(options: Options, slot: int, control: socket.socket, groups: list[int], watch: bool, filter_program: bytes) -> NoReturn:
+def start(options: Options, slot: int, control: socket.socket, groups: list[int], watch: bool, ground: child.Ground) -> NoReturn:
     """Become PID 1 of the cell whose namespaces this process is in already. Never returns.
 
     `groups` are descriptors of cgroup.procs files to enter; `watch` says that no cgroup limits memory.
@@ -64,8 +65,8 @@ def start(options: Options, slot: int, control: socket.socket, groups: list[int]
     linux.set_dumpable(False)
     if options.level == POD:
         # All processes have one user id: what was there before the job is out of its reach by number.
-        filter_program = seccomp.build(allow_sockets=None, beyond=os.getpid())
-    Cell(options, slot, control, directories, watch, filter_program).serve()
+        ground = ground._replace(filter=seccomp.Filter(seccomp.build(allow_sockets=None, beyond=os.getpid())))
+    Cell(options, slot, control, directories, watch, ground).serve()
 
 
 def map_ids(uid: int, gid: int) -> None:
@@ -110,17 +111,18 @@ class Directory:
         state = os.statvfs(self.path)
         return (self._clean[0] - state.f_bfree) * state.f_bsize
 
-    def renew(self) -> None:
-        """Make it as it was before any job."""
+    def renew(self) -> bool:
+        """Make it as it was before any job. Returns whether it is another directory now."""
         if not self._mounted:
             tree.remove(self.path)
             self._make()
-            return
+            return True
         # The owner of a directory may leave marks on it that no count shows: attributes, modes. Then it is made anew.
         if self._reuse and (self._state() == self._clean or self._emptied()):
-            return
+            return False
         linux.umount(self.path, linux.MNT_DETACH)
         self._mount()
+        return True
 
     def _emptied(self) -> bool:
         names = os.listdir(self.path)
@@ -171,13 +173,14 @@ class Cell:
         control: socket.socket,
         directories: list[Directory | Volume],
         watch: bool,
-        filter_program: bytes,
+        ground: child.Ground,
     ) -> None:
         self._options = options
         self._slot = slot
         self._directories = directories
         self._watch = watch
-        self._filter = filter_program
+        self._ground = ground
+        self._ruleset: landlock.Ruleset | None = None
         self._memory = 0
         self._processes = 0
         """Most processes and threads; 0 where something else limits them."""
@@ -219,8 +222,7 @@ class Cell:
         if code == b"F":
             self._fork(fds)
         elif code == b"N":
-            for directory in self._directories:
-                directory.renew()
+            self._renew()
             self._fork(fds)
         elif code == b"K":
             self._kill()
@@ -230,13 +232,22 @@ class Cell:
             self._reaper.kill()
             os._exit(0)
 
+    def _renew(self) -> None:
+        """Make the directories as they were; a ruleset stands for those that it was made for."""
+        made_anew = [directory.renew() for directory in self._directories]
+        if any(made_anew) and self._ruleset is not None:
+            self._ruleset.close()
+            self._ruleset = None
+
     def _fork(self, fds: list[int]) -> None:
         stdout, stderr, control = fds
-        pid = os.fork()
+        if self._ruleset is None:
+            self._ruleset = reach.ruleset(self._options, self._slot)
+        pid = forks.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            child.main(self._options, self._slot, self._filter, stdout, stderr, control)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # without the enums around it, and the pages that they are on
+            child.main(self._options, self._slot, self._ground, self._ruleset, stdout, stderr, control)
         for fd in fds:
             os.close(fd)
         self._child, self._status, self._rss = pid, 0, 0

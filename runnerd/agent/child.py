@@ -15,23 +15,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import resource
 import signal
 import socket
-import sys
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from . import collect, landlock, linux, preload, program, rehearsal, seccomp
+from . import collect, landlock, linux, pages, preload, program, seccomp
 from .frames import HEAD, Header, Unpacker, pack
 from .options import POD, PROCESS, STRONG, USERNS, Options
-from .root import ETC
 
 _read_fd, _write_fd = os.read, os.write
 CONTROL = 3
 """Descriptor of the control socket. A program that a job starts does not inherit it."""
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+RULESET = 4
+"""Descriptor of the Landlock ruleset, until it is enforced."""
 CELL_PROCESSES = 4
 """At most so many processes and threads per cell are our own, and the agent's."""
 OOM_SCORE = 500
@@ -40,24 +38,35 @@ OOM_SCORE_IN_POD = 1000
 """There the agent has a score already, by the pod's class of service."""
 
 
-def main(options: Options, slot: int, filter_program: bytes, stdout: int, stderr: int, control: int) -> NoReturn:
+class Ground(NamedTuple):
+    """What every child of a master stands on."""
+
+    filter: seccomp.Filter
+    pages: pages.Pages[int]
+    """Pages that a job writes to in any case."""
+
+
+def main(options: Options, slot: int, ground: Ground, ruleset: landlock.Ruleset | None, stdout: int, stderr: int, control: int) -> NoReturn:
     """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
     code = 125
     try:
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.dup2(control, CONTROL, inheritable=False)
-        linux.close_range(CONTROL + 1)
-        lock_down(options, slot, filter_program)
+        if ruleset is not None:
+            os.dup2(ruleset.fd, RULESET, inheritable=False)
+            ruleset = ruleset._replace(fd=RULESET)
+        linux.close_range(CONTROL + 1 if ruleset is None else RULESET + 1)
+        lock_down(options, slot, ground.filter, ruleset)
         preload.after_fork()
         os.chdir(options.workspace(slot))
-        rehearsal.rehearse(os.getcwd())
-        code = _serve(options, slot, socket.socket(fileno=CONTROL))
+        pages.copy(ground.pages)
+        code = serve(options, slot, socket.socket(fileno=CONTROL))
     finally:
         os._exit(code)
 
 
-def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
+def lock_down(options: Options, slot: int, job_filter: seccomp.Filter, ruleset: landlock.Ruleset | None) -> None:
     """Give up everything that a job must not have, for good."""
     os.setsid()
     if options.level == STRONG:
@@ -83,8 +92,10 @@ def lock_down(options: Options, slot: int, filter_program: bytes) -> None:
     linux.set_dumpable(options.alone)
     if options.level == POD:
         _write("/proc/self/oom_score_adj", str(OOM_SCORE_IN_POD))
-    _landlock(options, slot)
-    seccomp.install(filter_program)
+    if ruleset is not None:
+        ruleset.enforce()
+        ruleset.close()
+    job_filter.install()
 
 
 def _forget_keys(options: Options) -> None:
@@ -95,31 +106,20 @@ def _forget_keys(options: Options) -> None:
             raise
 
 
-def _landlock(options: Options, slot: int) -> None:
-    own = (options.workspace(slot), options.tmp(slot))
-    if options.alone:
-        if landlock.abi() > 0:
-            landlock.restrict(read=("/",), write=(*own, "/dev/shm", *DEVICES), scope=True, net=True)  # noqa: S108
-        return
-    landlock.restrict(read=host_paths(options), write=(*own, *DEVICES), scope=True, net=True)
-
-
-def host_paths(options: Options) -> tuple[str, ...]:
-    """What a job may read of the host where it has no root of its own."""
-    paths = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", os.path.realpath(sys.base_prefix)]
-    paths += ["/etc/" + name for name in (*ETC, "passwd", "group", "nsswitch.conf")]
-    for pattern in options.paths:
-        paths += glob.glob(pattern)
-    return tuple(path for path in paths if os.path.exists(path))
-
-
 def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
+    try:  # no `open`: a text file is a page of memory for each of the hundred objects behind it
+        fd = os.open(path, os.O_WRONLY)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT):
             raise
+        return
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+    finally:
+        os.close(fd)
 
 
 class _Requests:
@@ -142,7 +142,8 @@ class _Requests:
         return self._frames.pop(0)
 
 
-def _serve(options: Options, slot: int, control: socket.socket) -> int:
+def serve(options: Options, slot: int, control: socket.socket) -> int:
+    """Say that the child is ready, take one request and become it. Returns the exit code of what runs in this interpreter."""
     control.sendall(pack({"type": "ready"}))
     requests = _Requests(control)
     first = requests.next()

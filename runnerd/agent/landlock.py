@@ -19,6 +19,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from . import linux
 
@@ -49,21 +50,78 @@ def abi() -> int:
         raise
 
 
-def restrict(read: Iterable[str], write: Iterable[str], scope: bool = True, net: bool = True) -> None:
-    """Deny the calling thread everything but to read and execute below `read`, and all use of what lies below `write`.
+class Ruleset(NamedTuple):
+    """What may be done, ready to be enforced: by several processes one after the other, too."""
 
-    `net` also denies TCP, and `scope` abstract Unix sockets and signals out of the domain. What the kernel's ABI
-    lacks is left out: ask `abi()` first where it matters. Paths that don't exist are left out. Sets no_new_privs.
-    Descriptors that are open already keep what they can do. Raises OSError where there is no Landlock.
-    """
-    version = abi()
-    handled = _handled(version)
-    with _Ruleset(version, handled, _TCP if net else 0, _ABSTRACT_UNIX_SOCKETS | _SIGNALS if scope else 0) as ruleset:
-        for path in read:
-            ruleset.allow(path, _READ)
-        for path in write:
-            ruleset.allow(path, handled)
+    fd: int
+    flags: int
+
+    @classmethod
+    def of(cls, read: Iterable[str], write: Iterable[str], scope: bool = True, net: bool = True) -> Ruleset:
+        """Nothing but to read and execute below `read`, and all use of what lies below `write`.
+
+        `net` also denies TCP, and `scope` abstract Unix sockets and signals out of the domain. What the kernel's ABI
+        lacks is left out: ask `abi()` first where it matters. Paths that don't exist are left out. A directory is meant as
+        it is now: one that is made in its place later is another. Raises OSError where there is no Landlock.
+        """
+        version = abi()
+        handled = _handled(version)
+        ruleset = cls._create(version, handled, _TCP if net else 0, _ABSTRACT_UNIX_SOCKETS | _SIGNALS if scope else 0)
+        try:
+            for path in read:
+                ruleset.allow(path, handled & _READ, handled)
+            for path in write:
+                ruleset.allow(path, handled, handled)
+        except BaseException:
+            ruleset.close()
+            raise
+        return ruleset
+
+    @classmethod
+    def of_signals(cls, version: int) -> Ruleset:
+        """Everything but signals out of the domain."""
+        return cls._create(version, 0, 0, _SIGNALS)
+
+    @classmethod
+    def _create(cls, version: int, files: int, net: int, scopes: int) -> Ruleset:
+        attr = struct.pack("QQQ", files, net, scopes)
+        size = 24 if version >= _ABI_SCOPES else 16 if version >= 4 else 8
+        fd = linux.syscall("landlock_create_ruleset", attr, size, 0)
+        return cls(fd, _LOG_NOTHING if version >= _ABI_LOG else 0)
+
+    def allow(self, path: str, rights: int, handled: int) -> None:
+        """Add a rule for a path, where there is such a path."""
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                rights &= _OF_FILES & handled
+            linux.syscall("landlock_add_rule", self.fd, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, fd), 0)
+        finally:
+            os.close(fd)
+
+    def enforce(self) -> None:
+        """Put the calling thread, and all that it starts, under it for good. Sets no_new_privs.
+
+        Descriptors that are open already keep what they can do.
+        """
+        linux.set_no_new_privs()
+        linux.syscall("landlock_restrict_self", self.fd, self.flags)
+
+    def close(self) -> None:
+        """Forget it; whoever is under it stays so."""
+        os.close(self.fd)
+
+
+def restrict(read: Iterable[str], write: Iterable[str], scope: bool = True, net: bool = True) -> None:
+    """Enforce `Ruleset.of` at once."""
+    ruleset = Ruleset.of(read, write, scope, net)
+    try:
         ruleset.enforce()
+    finally:
+        ruleset.close()
 
 
 def scope_signals() -> None:
@@ -75,8 +133,11 @@ def scope_signals() -> None:
     version = abi()
     if version < _ABI_SCOPES:
         raise OSError(errno.EOPNOTSUPP, f"landlock: ABI {version} has no scopes")
-    with _Ruleset(version, 0, 0, _SIGNALS) as ruleset:
+    ruleset = Ruleset.of_signals(version)
+    try:
         ruleset.enforce()
+    finally:
+        ruleset.close()
 
 
 def _handled(version: int) -> int:
@@ -86,37 +147,3 @@ def _handled(version: int) -> int:
         if version >= since:
             rights |= right
     return rights
-
-
-class _Ruleset:
-    """A ruleset under construction, open while its block is."""
-
-    def __init__(self, version: int, files: int, net: int, scopes: int) -> None:
-        attr = struct.pack("QQQ", files, net, scopes)
-        size = 24 if version >= _ABI_SCOPES else 16 if version >= 4 else 8
-        self._version = version
-        self._files = files
-        self._fd = linux.syscall("landlock_create_ruleset", attr, size, 0)
-
-    def __enter__(self) -> _Ruleset:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-    def allow(self, path: str, rights: int) -> None:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            rights &= self._files
-            if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                rights &= _OF_FILES
-            linux.syscall("landlock_add_rule", self._fd, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, fd), 0)
-        finally:
-            os.close(fd)
-
-    def enforce(self) -> None:
-        linux.set_no_new_privs()
-        linux.syscall("landlock_restrict_self", self._fd, _LOG_NOTHING if self._version >= _ABI_LOG else 0)

@@ -280,6 +280,11 @@ def keyctl_join_session() -> None:
     syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
+def madvise(address: int, length: int, advice: int) -> bool:
+    """Say what memory of this process will be used for; whether the kernel took it."""
+    return bool(_call(_numbers["madvise"], address, length, advice, 0, 0, 0) == 0)
+
+
 # Descriptors
 
 

@@ -19,7 +19,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import cell, linux, preload, program, root, seccomp
+from . import cell, child, forks, linux, preload, program, rehearsal, root, seccomp
 from .options import NAMESPACED, STRONG, USERNS, Options
 
 CONTROL = 3
@@ -31,7 +31,7 @@ def main(options: Options) -> None:
     """Be the master, with descriptor 3 as its control socket, until the agent hangs up."""
     control = socket.socket(fileno=CONTROL)
     try:
-        filter_program = _prepare(options)
+        ground = _prepare(options)
     except (OSError, ImportError, RuntimeError, ValueError) as error:
         _send(control, {"error": f"{type(error).__name__}: {error}"})
         return
@@ -41,7 +41,7 @@ def main(options: Options) -> None:
         if not message:
             return
         try:
-            pid = _fork_cell(options, json.loads(message), fds, control, filter_program)
+            pid = _fork_cell(options, json.loads(message), fds, control, ground)
             _send(control, {"pid": pid})
         except OSError as error:
             _send(control, {"error": str(error)})
@@ -49,7 +49,7 @@ def main(options: Options) -> None:
             os.close(fd)
 
 
-def _prepare(options: Options) -> bytes:
+def _prepare(options: Options) -> child.Ground:
     os.environ.clear()
     os.environ.update(BASE_ENV)
     os.umask(0o022)
@@ -67,10 +67,12 @@ def _prepare(options: Options) -> bytes:
         root.build(options, as_root=options.level == STRONG)
         linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m")  # noqa: S108
     program.hide_agent()
-    preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
+    with forks.skipping_hooks():
+        preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
     sockets = (socket.AF_UNIX,) if options.namespaced else None  # at level `pod` the cell makes a filter of its own
     # Where there is no IPC namespace, System V objects would be shared by all jobs, and stay on the host.
-    return seccomp.build(allow_sockets=sockets, allow_ipc=options.namespaced)
+    job_filter = seccomp.Filter(seccomp.build(allow_sockets=sockets, allow_ipc=options.namespaced))
+    return child.Ground(job_filter, rehearsal.pages_of_a_job(options))
 
 
 def _forget_command_line() -> None:
@@ -82,7 +84,7 @@ def _forget_command_line() -> None:
     sys.dont_write_bytecode = True
 
 
-def _fork_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, filter_program: bytes) -> int:
+def _fork_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, ground: child.Ground) -> int:
     flags = 0
     if options.level in NAMESPACED:
         flags = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWNET
@@ -90,15 +92,15 @@ def _fork_cell(options: Options, request: dict[str, Any], fds: list[int], contro
         flags |= linux.CLONE_NEWUSER
     pid = linux.clone(flags | linux.CLONE_PARENT)
     if pid == 0:
-        _be_cell(options, request, fds, control, filter_program)
+        _be_cell(options, request, fds, control, ground)
     return pid
 
 
-def _be_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, filter_program: bytes) -> NoReturn:
+def _be_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, ground: child.Ground) -> NoReturn:
     try:
         control.close()
         channel = socket.socket(fileno=fds[0])
-        cell.start(options, request["slot"], channel, fds[1:], request["watch"], filter_program)
+        cell.start(options, request["slot"], channel, fds[1:], request["watch"], ground)
     except BaseException as error:  # noqa: BLE001 - nothing is above us: the agent reads the text and sees us end
         os.write(2, f"cell {request['slot']}: {type(error).__name__}: {error}\n".encode())
     finally:

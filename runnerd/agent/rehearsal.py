@@ -1,35 +1,18 @@
-"""Going through the motions of a job before there is one.
-
-A forked process copies a page of memory when it first writes to it, and counting a reference is writing. A standby
-child that has read a request, written a file, run a program and told its end once has those pages, and its allocator has
-the memory for the next time; the job then runs without waiting for either.
-"""
+"""One job before there is any, in a process of its own, to learn which pages of memory a job writes to in any case."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
-import sys
+import socket
 
-from . import program
-from .frames import Unpacker, pack
+from . import child, forks, linux, pages, tree
+from .frames import pack
+from .options import Options
 
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
-NAME = "rehearsal.py"
-STAMP = 1_700_000_000_000_000_000
-REQUEST = {
-    "type": "run",
-    "python": True,
-    "argv": None,
-    "file": NAME,
-    "args": ["one", "two"],
-    "env": ENV,
-    "stream": False,
-    "stamp": STAMP,
-    "files": 1,
-    "limits": {"open_files": 1024, "processes": 512, "cpu_s": 30, "file_bytes": 10_485_760},
-}
-PROGRAM = b'''"""A program like many."""
+_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+_NAME = "rehearsal.py"
+_PROGRAM = b'''"""A program like many."""
 import json, math, sys
 
 class Point:
@@ -45,29 +28,58 @@ try:
 except ValueError as error:
     print(error, file=sys.stderr)
 '''
+_REQUEST = {
+    "type": "run",
+    "python": True,
+    "argv": None,
+    "file": _NAME,
+    "args": ["one", "two"],
+    "env": _ENV,
+    "stream": False,
+    "stamp": 1_700_000_000_000_000_000,
+    "files": 1,
+    "limits": {"open_files": 1024, "processes": 512, "cpu_s": 30, "file_bytes": 10_485_760},
+}
 
 
-def rehearse(directory: str) -> None:
-    """Do as a job does in `directory`, the current one, and leave nothing."""
-    name = os.path.join(directory, NAME)
-    frames = Unpacker().feed(pack(REQUEST) + pack({"name": name}, PROGRAM))
-    fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
-    try:
-        os.write(fd, frames[1][1])
-        os.utime(fd, ns=(STAMP, STAMP))
-    finally:
-        os.close(fd)
-    for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_CPU):
-        resource.setrlimit(kind, resource.getrlimit(kind))
-    os.environ.update(ENV)
-    stdout, null = os.dup(1), os.open("/dev/null", os.O_WRONLY)
-    os.dup2(null, 1)
-    try:
-        program.execute(name, {"__name__": "__main__", "__file__": name})
-        sys.stdout.flush()
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        os.close(null)
-        os.unlink(name)
-    pack({"type": "done", "code": 0})
+def pages_of_a_job(options: Options) -> pages.Pages[int]:
+    """Fork, run a job there, and return the ranges of pages that it made its own; none where that can't be learnt."""
+    request = pack(_REQUEST) + pack({"name": _NAME}, _PROGRAM)
+    pagemap = pages.PageMap()
+    pid = forks.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _rehearse(options, pagemap, request)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    if not options.alone:
+        tree.remove(options.workspace(0))
+    elif not options.namespaced:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(options.workspace(0), _NAME))
+    return pagemap.gained() if status == 0 else pages.NONE
+
+
+def _rehearse(options: Options, pagemap: pages.PageMap, request: bytes) -> None:
+    _enter_workspace(options)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(request)
+    theirs.shutdown(socket.SHUT_WR)
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+    os.dup2(ours.fileno(), child.CONTROL)
+    pagemap.before()
+    child.serve(options, 0, socket.socket(fileno=child.CONTROL))
+    pagemap.after()
+
+
+def _enter_workspace(options: Options) -> None:
+    directory = options.workspace(0)
+    if options.namespaced:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m")
+    else:
+        os.makedirs(directory, exist_ok=True)
+    os.chdir(directory)

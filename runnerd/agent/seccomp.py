@@ -88,6 +88,7 @@ _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 1
 
 _LD, _JA, _JEQ, _JGE, _JSET, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH = 0, 4
+_SET_MODE_FILTER = 1
 
 
 class Instruction(NamedTuple):
@@ -105,7 +106,7 @@ Block = Sequence[Instruction]
 def build(
     allow_sockets: Sequence[int] | None = (socket.AF_UNIX,), allow_ipc: bool = True, beyond: int = 0, machine: str = syscalls.MACHINE
 ) -> bytes:
-    """Assemble the filter: a program for `install`.
+    """Assemble the filter: a program for `Filter`.
 
     `allow_sockets` are the address families of which a job may open sockets; None (or none) leaves it socketpair() only.
     `allow_ipc` lets it have System V IPC and POSIX message queues: only where it has an IPC namespace of its own.
@@ -123,11 +124,18 @@ def build(
     return b"".join(struct.pack("HBBI", i.code, i.yes, i.no, i.k) for i in (*start, *tree))
 
 
-def install(program: bytes) -> None:
-    """Put the calling thread, and all that it starts, under a filter for good. Sets no_new_privs."""
-    linux.set_no_new_privs()
-    buffer = ctypes.create_string_buffer(program, len(program))
-    linux.syscall("seccomp", 1, 0, ctypes.byref(_Program(len(program) // 8, ctypes.addressof(buffer))))
+class Filter:
+    """A filter that is ready to be installed, again and again by forked processes: all that is left to do is the system call."""
+
+    def __init__(self, program: bytes) -> None:
+        """`program`: as `build` makes it."""
+        self._instructions = ctypes.create_string_buffer(program, len(program))
+        self._program = ctypes.byref(_Program(len(program) // 8, ctypes.addressof(self._instructions)))
+
+    def install(self) -> None:
+        """Put the calling thread, and all that it starts, under the filter for good. Sets no_new_privs."""
+        linux.set_no_new_privs()
+        linux.syscall("seccomp", _SET_MODE_FILTER, 0, self._program)
 
 
 class _Program(ctypes.Structure):

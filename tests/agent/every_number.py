@@ -25,7 +25,7 @@ def main() -> None:
     call = ctypes.CDLL(None, use_errno=True).syscall
     zeros = [ctypes.c_long(0)] * 6
     names = {number: name for name, number in syscalls.numbers().items()}
-    seccomp.install(seccomp.build())
+    seccomp.Filter(seccomp.build()).install()
     results = {}
     for number in range(LAST + 1):
         name = names.get(number, "")

@@ -45,7 +45,7 @@ def _call(number: int, *args: int) -> int:
 
 def _filtered(function, *args, **settings):
     def run():
-        seccomp.install(seccomp.build(**settings))
+        seccomp.Filter(seccomp.build(**settings)).install()
         return function(*args)
 
     return in_child(run)
@@ -189,7 +189,7 @@ def test_sync_writes_out_nothing_and_succeeds():
 
 def test_the_filter_is_for_good_and_inherited():
     def inner():
-        seccomp.install(seccomp.build(allow_sockets=(socket.AF_INET,)))  # a second one can only take away
+        seccomp.Filter(seccomp.build(allow_sockets=(socket.AF_INET,))).install()  # a second one can only take away
         return ending(lambda: os._exit(errno_of(socket.socket)))
 
     assert _filtered(inner) == errno.EAFNOSUPPORT

@@ -1,0 +1,90 @@
+"""Pages of memory that a standby child is going to write to, copied ahead of its job.
+
+A forked process copies a page when it first writes to it, and counting a reference is writing. Which pages a job needs in any
+case is read from the page map of a process that ran one; where the kernel can't tell or copy (before 5.14), there are none.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import os
+from collections.abc import Iterator
+
+from . import linux
+
+Pages = array.array
+"""Ranges: address and length in turn, both in bytes."""
+
+NONE: Pages[int] = array.array("Q")
+_SIZE = mmap.PAGESIZE
+_ENTRY = 8
+_PRESENT, _FILE_OR_SHARED, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
+"""Bits of an entry: Documentation/admin-guide/mm/pagemap.rst."""
+_POPULATE_WRITE = 23
+"""MADV_POPULATE_WRITE, Linux 5.14."""
+
+
+class PageMap:
+    """What a child has of its parent's writable memory for itself. Made before the fork, it adds nothing of its own to that."""
+
+    def __init__(self) -> None:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+            self._mappings = [_range(line) for line in file if line.split()[1].startswith("rw")]
+        size = sum((end - start) // _SIZE * _ENTRY for start, end in self._mappings)
+        self._before, self._after = mmap.mmap(-1, size), mmap.mmap(-1, size)  # shared: the parent reads what the child noted
+
+    def before(self) -> None:
+        """In the child: note what it has for itself. Raises OSError."""
+        self._note(self._before)
+
+    def after(self) -> None:
+        """In the child: note it again. Raises OSError."""
+        self._note(self._after)
+
+    def _note(self, entries: mmap.mmap) -> None:
+        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+        view, done = memoryview(entries), 0
+        for start, end in self._mappings:
+            length = (end - start) // _SIZE * _ENTRY
+            os.preadv(pagemap, [view[done : done + length]], start // _SIZE * _ENTRY)
+            done += length
+        os.close(pagemap)
+
+    def gained(self) -> Pages[int]:
+        """In the parent: the pages that became the child's between the two, those side by side as one range."""
+        return array.array("Q", (number for run in _runs(self._gained()) for number in run))
+
+    def _gained(self) -> Iterator[int]:
+        before, after = array.array("Q", self._before[:]), array.array("Q", self._after[:])
+        addresses = (address for start, end in self._mappings for address in range(start, end, _SIZE))
+        both = zip(addresses, before, after)  # noqa: B905 - Python 3.9 has no strict
+        return (address for address, old, new in both if _own(new) and not _own(old))
+
+
+def _own(entry: int) -> bool:
+    return bool(entry & _PRESENT and entry & _EXCLUSIVE and not entry & _FILE_OR_SHARED)
+
+
+def _range(line: str) -> tuple[int, int]:
+    start, end = line.split(maxsplit=1)[0].split("-")
+    return int(start, 16), int(end, 16)
+
+
+def _runs(addresses: Iterator[int]) -> Iterator[tuple[int, int]]:
+    start = length = 0
+    for address in addresses:
+        if address == start + length:
+            length += _SIZE
+            continue
+        if length:
+            yield start, length
+        start, length = address, _SIZE
+    if length:
+        yield start, length
+
+
+def copy(pages: Pages[int]) -> None:
+    """Copy them, as far as they can be: what can't be is copied when it is written to."""
+    for i in range(0, len(pages), 2):
+        linux.madvise(pages[i], pages[i + 1], _POPULATE_WRITE)

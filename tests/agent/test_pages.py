@@ -1,0 +1,70 @@
+"""Which pages a child made its own, and copying them ahead."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+import pytest
+
+from runnerd.agent import pages
+
+SIZE = mmap.PAGESIZE
+
+
+def forked(action) -> None:  # type: ignore[no-untyped-def]
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def memory() -> mmap.mmap:
+    memory = mmap.mmap(-1, 8 * SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = b"x" * len(memory)
+    return memory
+
+
+def address_of(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def within(found: pages.Pages[int], start: int) -> list[tuple[int, int]]:
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [((address - start) // SIZE, length // SIZE) for address, length in pairs if start <= address < start + 8 * SIZE]
+
+
+def test_finds_what_a_child_wrote_to(memory: mmap.mmap) -> None:
+    pagemap = pages.PageMap()
+
+    def act() -> None:
+        memory[0] = 1  # before: not what is asked for
+        pagemap.before()
+        for page in (2, 3, 6):
+            memory[page * SIZE] = 1
+        assert memory[5 * SIZE] == ord("x")  # reading copies nothing
+        pagemap.after()
+
+    forked(act)
+    assert within(pagemap.gained(), address_of(memory)) == [(2, 2), (6, 1)]
+
+
+def test_copies_pages_ahead(memory: mmap.mmap) -> None:
+    start = address_of(memory)
+    pagemap = pages.PageMap()
+
+    def act() -> None:
+        pagemap.before()
+        pages.copy(pages.array.array("Q", [start + SIZE, 2 * SIZE, 0, SIZE]))  # there is nothing at 0: not copied, no error
+        pagemap.after()
+
+    forked(act)
+    assert within(pagemap.gained(), start) == [(1, 2)]
+    assert memory[:] == b"x" * len(memory)
