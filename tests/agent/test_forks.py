@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from runnerd.agent import forks
+from agent import forks
 
 with forks.skipping_hooks():
     import threading, logging, random
@@ -34,5 +34,5 @@ print(ours[0], usual[0], len({ours[1], usual[1], mine}))
 
 def test_locks_are_left_alone_and_random_numbers_renewed() -> None:
     code = textwrap.dedent(PROGRAM)
-    done = subprocess.run([sys.executable, "-I", "-c", code, str(ROOT)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-c", code, str(ROOT / "runnerd")], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["True", "False", "3"]
