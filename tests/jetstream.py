@@ -52,7 +52,7 @@ class Durable:
 
     @asynccontextmanager
     async def daemon(
-        self, executor: FakeExecutor | None = None, *, slots: int = 4, grace_s: float = 20.0, **jetstream: Any
+        self, executor: FakeExecutor | None = None, *, slots: int = 4, grace_s: float = 20.0, flags: tuple[str, ...] = (), **jetstream: Any
     ) -> AsyncIterator[Daemon]:
         """A daemon on the server. Leaving the block drains it."""
         executor = executor or Executor()
@@ -66,6 +66,7 @@ class Durable:
             f"scheduler.slots={slots}",
             f"scheduler.grace_s={grace_s}",
             "pool.enabled=false",
+            *flags,
         )
         settings = load_config(plugins, flags=flags, environ={}, directory=self.directory).settings
         nats = Nats(url=self.server.url, drain_s=grace_s, jetstream=JetStream(**{**FAST, **jetstream}))
@@ -111,6 +112,17 @@ class Durable:
             while (msg := await self.stored(f"rd.v1.res.{tenant}.{job_id}")) is None:
                 await asyncio.sleep(0.02)
         return decode_result(msg.data, (msg.headers or {})["Content-Type"])
+
+    async def control(self, job_id: str, verb: str, tenant: str = "acme") -> dict[str, Any]:
+        """Ask about a job, or cancel it."""
+        msg = await self.client.request(f"rd.v1.ctl.{tenant}.{job_id}.{verb}", b"", timeout=30)
+        answer: dict[str, Any] = json.loads(msg.data)
+        return answer
+
+    async def deliveries(self, consumer: str = "rd-std") -> int:
+        """How many messages a consumer has delivered, the same one again included."""
+        count: int = (await self.api(f"CONSUMER.INFO.RD_JOBS.{consumer}"))["delivered"]["consumer_seq"]
+        return count
 
     async def messages(self, stream: str) -> int:
         """How many messages a stream has."""
