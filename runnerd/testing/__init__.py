@@ -4,9 +4,20 @@
         language = LANGUAGE
         programs = Programs.read(Path(__file__).parent / "programs")
 
-The tests are coroutines: set pytest-asyncio's `asyncio_mode = "auto"`.
+    class TestMine(KeyValuesContract):
+        @pytest.fixture
+        async def kv(self, tmp_path: Path) -> AsyncIterator[KeyValues]:
+            async with Mine(path=str(tmp_path)).open_kv() as kv:
+                yield kv
+
+Needs pytest and pytest-asyncio; the tests are coroutines: set its `asyncio_mode = "auto"`.
 """
 
+from .blobs import BlobsContract
+from .hosting import hosted
+from .ingress import Caller, IngressContract
+from .keyvalues import KeyValuesContract
 from .language import LanguageContract, Programs
+from .services import FakeServices
 
-__all__ = ["LanguageContract", "Programs"]
+__all__ = ["BlobsContract", "Caller", "FakeServices", "IngressContract", "KeyValuesContract", "LanguageContract", "Programs", "hosted"]

@@ -1,17 +1,23 @@
-"""What every language has to do, as tests.
+"""What every language has to do, as tests that run its programs in sandboxes of this machine, where its tool chain has to be.
 
-Each takes a pytest fixture `executor`, an open Executor in which the language's tool chain is there.
+class TestPerl(LanguageContract):
+    language = PERL
+    programs = Programs.read(Path(__file__).parent / "programs")
 """
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import msgspec
+import pytest
 from msgspec import Struct
 
+from ..executors.local import LocalSettings, open_local
 from ..job import File, Job, Limits, Result, new_id
 from ..limits import LimitSettings, effective
 from ..spec import Executor, Language
+from .hosting import hosted
 
 ARGS = ("two words", "$(exit 9);`exit 9`", "'\"\\", "-x", "--version", "žluť 雪", "*")
 """Arguments that a program gets as they are: no shell, and no tool chain, takes them for its own."""
@@ -54,6 +60,12 @@ class LanguageContract:
     """Limits of the jobs, before the language's multipliers."""
     timeout_s: ClassVar[float | None] = None
     """Wall time given to each stage of the program that never ends. None: 2 s, or 10 s with a compile stage."""
+
+    @pytest.fixture
+    async def executor(self) -> AsyncGenerator[Executor]:
+        """Makes the sandboxes, at the strongest level of this machine. Override it to share one between tests."""
+        async with hosted(open_local(LocalSettings(), 1, [self.language])) as executor:
+            yield executor
 
     async def run(self, executor: Executor, code: str, **fields: Any) -> Result:
         """Run a program in a sandbox of its own; `fields` are further ones of its Job."""

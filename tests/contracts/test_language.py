@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runnerd.plugins import OWN, find_plugins
-from runnerd.spec import Language
+from runnerd.spec import Executor, Language
 from runnerd.testing import LanguageContract, Programs
 from toolchain import require
 
@@ -18,7 +18,15 @@ def toolchain(request: pytest.FixtureRequest) -> None:
     require(request.cls.language)
 
 
-def contract(language: Language) -> type[LanguageContract]:
+class Shared(LanguageContract):
+    """In sandboxes of one executor, the same for all languages."""
+
+    @pytest.fixture
+    def executor(self, executor: Executor) -> Executor:
+        return executor
+
+
+def contract(language: Language) -> type[Shared]:
     fields: dict[str, object] = {
         "__module__": __name__,
         "language": language,
@@ -26,7 +34,7 @@ def contract(language: Language) -> type[LanguageContract]:
         "pytestmark": [] if language.code in DAILY else [pytest.mark.slow],
         "timeout_s": 4.0 if language.code == "c" else None,  # gcc is quick, and `make test` waits for it
     }
-    return type(f"Test{language.code.title()}", (LanguageContract,), fields)
+    return type(f"Test{language.code.title()}", (Shared,), fields)
 
 
 PLUGINS = find_plugins()

@@ -1,0 +1,101 @@
+"""The contract of an ingress, kept by each of the bundled ones."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from runnerd_plugins.ingress.nats import Nats
+
+from http_services import KEY, http
+from nats_fixture import nats_client, nats_server
+from runnerd import Ingress, Job, Result, RunnerdError, Saturated, decode_result, encode
+from runnerd.testing import IngressContract
+
+
+class NatsCaller:
+    """Requests on the run subject of a tenant."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def submit(self, job: Job) -> Result:
+        body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
+        return await self._ask(job.lang, body, {"Rd-Job-Id": job.id})
+
+    async def send(self, body: bytes) -> Result:
+        return await self._ask("py", body, {})
+
+    async def _ask(self, lang: str, body: bytes, headers: dict[str, str]) -> Result:
+        try:
+            return self._read(await self._client.request(f"rd.v1.run.acme.{lang}", body, timeout=60, headers=headers))
+        except NoRespondersError:
+            raise Saturated("nobody takes jobs now") from None
+
+    @staticmethod
+    def _read(msg: Msg) -> Result:
+        headers = msg.headers or {}
+        if "Rd-Status" in headers:
+            return decode_result(msg.data, headers["Content-Type"])
+        code = headers["Nats-Service-Error-Code"]
+        raise Saturated(headers["Nats-Service-Error"]) if code == "503" else RunnerdError(msg.data.decode())
+
+
+class TestNats(IngressContract):
+    """Core requests."""
+
+    @pytest.fixture
+    async def place(self, tmp_path: Path) -> AsyncIterator[tuple[str, int]]:
+        async with nats_server(tmp_path / "server") as server:
+            yield "127.0.0.1", server.port
+
+    def ingress(self, host: str, port: int) -> Ingress:
+        return Nats(url=f"nats://{host}:{port}", connect_s=1.0)
+
+    @asynccontextmanager
+    async def caller(self, address: str) -> AsyncIterator[NatsCaller]:
+        async with nats_client(address) as client:
+            yield NatsCaller(client)
+
+
+class HttpCaller:
+    """`POST /exec`."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def submit(self, job: Job) -> Result:
+        asked = {"lang": job.lang, "code": job.code, "args": list(job.args), "stdin": job.stdin}
+        return self._read(await self._client.post("/exec", json=asked, headers={"Idempotency-Key": job.id}))
+
+    async def send(self, body: bytes) -> Result:
+        return self._read(await self._client.post("/exec", content=body))
+
+    @staticmethod
+    def _read(answer: httpx.Response) -> Result:
+        said = answer.json()
+        match answer.status_code:
+            case 200:
+                return Result(id=said["job_id"], status=said["status"], exit_code=said["exit_code"], stdout=said["stdout"])
+            case 400 | 422:
+                return Result(status="rejected", reason=said["error"])
+            case 503:
+                assert int(answer.headers["Retry-After"]) > 0
+                raise Saturated(said["error"])
+        raise RunnerdError(said["error"])
+
+
+class TestHttp(IngressContract):
+    """One connection pool per caller."""
+
+    def ingress(self, host: str, port: int) -> Ingress:
+        return http(host=host, port=port)
+
+    @asynccontextmanager
+    async def caller(self, address: str) -> AsyncIterator[HttpCaller]:
+        async with httpx.AsyncClient(base_url=address.partition(" ")[0], headers={"x-api-key": KEY}, timeout=60) as client:
+            yield HttpCaller(client)
