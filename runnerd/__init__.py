@@ -37,6 +37,7 @@ from .job import (
     Usage,
     new_id,
 )
+from .letters import DeadLetter, DeadLetters, Prepared
 from .sessions import Owner, Session, Sessions, Snapshot
 from .spec import Delivery, Ingress, Install, Language, Services
 from .store import Blob, Blobs, KeyValues, Store, check_content_type, check_key, check_range, check_rank, check_value
@@ -52,6 +53,8 @@ __all__ = [
     "Blobs",
     "ConfigError",
     "Conflict",
+    "DeadLetter",
+    "DeadLetters",
     "Delivery",
     "Event",
     "File",
@@ -69,6 +72,7 @@ __all__ = [
     "OverLimit",
     "Owner",
     "PluginError",
+    "Prepared",
     "Rejected",
     "Result",
     "RunnerdError",

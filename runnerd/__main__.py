@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.bus import bus
 from .commands.check import check
 from .commands.config import config
 from .commands.demo import demo
+from .commands.dlq import dlq
 from .commands.languages import languages
 from .commands.plugins import plugins
 from .commands.run import run
@@ -30,6 +32,8 @@ app.command()(demo)
 app.command()(plugins)
 app.command()(check)
 app.add_typer(config, name="config")
+app.add_typer(bus, name="bus")
+app.add_typer(dlq, name="dlq")
 
 
 @app.callback()

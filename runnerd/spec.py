@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from .codec import JSON
 from .job import Event, Job, Limits, Result, Skipped, Stored
+from .letters import DeadLetters, Prepared
 from .sessions import Sessions
 
 _PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
@@ -198,6 +199,17 @@ class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
         """
         raise NotImplementedError
 
+    async def prepare(self, *, make: bool) -> Prepared | None:  # noqa: ARG002 - for those that override it
+        """Look at what its bus has to have for it, and with `make` make what is missing; never change what is there.
+
+        None where its bus has to have nothing. Raises IngressError.
+        """
+        return None
+
+    def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters] | None:
+        """The dead letters of its bus, None where it keeps none. Opening them raises IngressError."""
+        return None
+
 
 class Content(Struct, frozen=True, kw_only=True):
     """Bytes that are read where they are wanted, and as often: a file for the workspace, a snapshot of an interpreter."""
@@ -214,7 +226,8 @@ class Workspace(Protocol):
     """What a job of a session finds beside what it brings itself, and where what it leaves goes.
 
     One object serves one start of a job. The executor reads `files` and `state` into the sandbox ahead of the program, and
-    hands over what the program left, one thing at a time, before it gives its Result. Methods raise StoreError.
+    hands over what the program left, one thing at a time, before it gives its Result. Methods raise StoreError. What the
+    chunks that they are given raise passes through them, and nothing of what they read is kept.
     """
 
     files: Sequence[Content]
@@ -222,7 +235,9 @@ class Workspace(Protocol):
     state: Content | None
     """The snapshot that the interpreter loads, None for a clean namespace."""
     state_bytes: int
-    """The largest snapshot to take at the end; 0 to take none."""
+    """The largest snapshot to take at the end, in bytes; 0 to take none."""
+    state_on_error: bool = False
+    """Whether one is taken of a program that failed as well."""
 
     async def keep(self, name: str, size: int, chunks: AsyncIterator[bytes]) -> Stored | Skipped:
         """Store a file that the job wrote, or an input that it changed; says what became of it."""

@@ -7,16 +7,17 @@ one, `info.langs`, `info.schema` and `info.limits` about the daemon; `$SRV` answ
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import Ingress, Services, hookimpl
+from runnerd import DeadLetters, Ingress, Prepared, Services, hookimpl
 
 from .counters import Counters
 from .credentials import shown
+from .jetstream import admin
 from .jetstream.settings import JetStream
 from .server import Server, address
 from .serving import serving
@@ -129,6 +130,14 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
             url = self.url or await stack.enter_async_context(self._embedded().open(counters))
             await stack.enter_async_context(serving(self, url, services, counters))
             yield shown(url)
+
+    async def prepare(self, *, make: bool) -> Prepared | None:
+        """See `Ingress.prepare`: the streams and consumers of durable jobs."""
+        return await admin.prepare(self, make=make)
+
+    def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters] | None:
+        """See `Ingress.dead_letters`."""
+        return None if self.jetstream.streams == "off" else admin.dead_letters(self)
 
     def _embedded(self) -> Server:
         state = Path(self.state_dir or "~/.local/state/runnerd").expanduser()

@@ -12,18 +12,17 @@ import anyio
 from runnerd import Services, new_id
 
 from .bus import Bus
-from .connection import Bounds, Connection, Route
+from .connection import Route
 from .control import Control
 from .counters import Counters
-from .credentials import credentials, shown
 from .discovery import Discovery
 from .endpoint import Endpoint
 from .group import Group
 from .info import Info
 from .jetstream.part import JetStreamPart, wanted
+from .links import bus_of
 from .room import Room
 from .run import Run, RunBounds
-from .subjects import Subjects
 from .tasks import task_group
 
 if TYPE_CHECKING:
@@ -37,22 +36,7 @@ async def serving(nats: "Nats", url: str, services: Services, counters: Counters
     Leaving: no more jobs are taken, then those in hand end and are answered, then the connections close. Questions are
     answered to the last.
     """
-    bounds = Bounds(
-        connect_s=nats.connect_s,
-        rebuild_s=nats.rebuild_s,
-        patience_s=nats.patience_s,
-        pending_bytes=nats.pending_bytes,
-        waiting_messages=nats.waiting_messages,
-        waiting_bytes=nats.waiting_bytes,
-    )
-    who = credentials(nats)
-    bus = Bus(
-        main=Connection(url, "bus", shown=shown(url), options=who, bounds=bounds, counters=counters),
-        streams=Connection(url, "streams", shown=shown(url), options=who, bounds=bounds, counters=counters),
-        subjects=Subjects(prefix=nats.prefix, tenants=nats.tenants, reply_prefixes=nats.reply_prefixes),
-        counters=counters,
-    )
-    async with bus.main.open(), bus.streams.open(), task_group() as tasks:
+    async with bus_of(nats, url, counters) as bus, task_group() as tasks:
         parts = _Parts(nats, services, bus, tasks)
         try:
             keepers = await parts.start()

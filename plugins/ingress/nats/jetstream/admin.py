@@ -1,0 +1,109 @@
+"""What operators do: prepare a server, look at dead letters, run them again. With a connection of their own."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from runnerd import DeadLetter, IngressError, Prepared
+
+from ..connection import NoAnswer
+from ..counters import Counters
+from ..credentials import shown
+from ..links import bus_of
+from .api import Api, ApiError, Kept
+from .part import tools
+from .setup import Setup
+from .topology import DEAD, Topology
+
+if TYPE_CHECKING:
+    from .. import Nats
+
+_OWN = re.compile(
+    r"nats-|rd-(dead-reason|attempts|subject|stream-seq|left-out|job-id|queue-ttl-ms|deadline)$|content-encoding$", re.IGNORECASE
+)
+"""Headers of a letter that do not go with the job when it is submitted again: its times are over, and the id is a new one."""
+
+
+@asynccontextmanager
+async def connected(nats: "Nats") -> AsyncGenerator[tuple[Api, Topology]]:
+    """JetStream's requests, over a connection of our own. Raises IngressError."""
+    url = nats.url or f"nats://{nats.listen}"
+    async with bus_of(nats, url, Counters()) as bus:
+        yield tools(nats, bus)
+
+
+async def prepare(nats: "Nats", *, make: bool) -> Prepared | None:
+    """See `Ingress.prepare`."""
+    if nats.jetstream.streams == "off":
+        return None
+    async with connected(nats) as (api, topology):
+        found = await Setup(api, topology).look(make=make)
+    return Prepared(made=tuple(found.made), missing=tuple(found.missing), different=tuple(found.different))
+
+
+@asynccontextmanager
+async def dead_letters(nats: "Nats") -> AsyncGenerator["Letters"]:
+    """See `Ingress.dead_letters`."""
+    async with connected(nats) as (api, topology):
+        yield Letters(api, topology, shown(nats.url or nats.listen))
+
+
+class Letters:
+    """The dead letters of one server, see `DeadLetters`."""
+
+    def __init__(self, api: Api, topology: Topology, where: str) -> None:
+        self._api = api
+        self._stream = topology.stream(DEAD)
+        self._subject = f"{topology.prefix}.dead.>"
+        self._prefix = topology.prefix
+        self._where = where
+
+    async def all(self) -> AsyncIterator[DeadLetter]:
+        """See `DeadLetters.all`."""
+        seq = 1
+        while (kept := await self._asked(seq, next_=True)) is not None:
+            yield _letter(kept, self._prefix)
+            seq = kept.seq + 1
+
+    async def get(self, number: str) -> DeadLetter | None:
+        """See `DeadLetters.get`."""
+        kept = await self._asked(int(number), next_=False) if number.isdecimal() else None
+        return None if kept is None else _letter(kept, self._prefix)
+
+    async def replay(self, letter: DeadLetter, job_id: str, body: bytes) -> None:
+        """See `DeadLetters.replay`."""
+        headers = {name: value for name, value in letter.headers.items() if not _OWN.match(name)}
+        headers |= {"Nats-Msg-Id": job_id, "Rd-Job-Id": job_id, "Rd-Replay-Of": letter.job_id}
+        parts = letter.address.removeprefix(self._prefix + ".").split(".")[:4]  # without the job's id, where it is there
+        try:
+            await self._api.publish(f"{self._prefix}.{'.'.join(parts)}", body, headers)
+            await self._api.delete(self._stream, int(letter.number))
+        except (NoAnswer, ApiError) as error:
+            raise IngressError(f"{self._where}: dead letter {letter.number}: {error}") from None
+
+    async def _asked(self, seq: int, *, next_: bool) -> Kept | None:
+        try:
+            return await (self._api.next(self._stream, seq, self._subject) if next_ else self._api.at(self._stream, seq))
+        except (NoAnswer, ApiError) as error:
+            raise IngressError(f"{self._where}: stream {self._stream}: {error}: `runnerd bus init` makes it") from None
+
+
+def _letter(kept: Kept, prefix: str) -> DeadLetter:
+    folded = {name.lower(): value for name, value in kept.headers.items()}
+    tenant, _, lang = kept.subject.removeprefix(f"{prefix}.dead.").split(".")
+    starts = folded.get("rd-attempts", "")
+    return DeadLetter(
+        number=str(kept.seq),
+        tenant=tenant,
+        lang=lang,
+        job_id=folded.get("rd-job-id", ""),
+        reason=folded.get("rd-dead-reason", ""),
+        starts=int(starts) if starts.isdecimal() else 0,
+        died=kept.time,
+        address=folded.get("rd-subject", ""),
+        content_type=folded.get("content-type", ""),
+        content_encoding=folded.get("content-encoding", ""),
+        headers=kept.headers,
+        body=kept.body,
+    )
