@@ -44,7 +44,7 @@ class Lease:
         if seat is None:
             seat = await self._pool.wait(self._tenant)
         else:
-            self._pool.wake.set()
+            self._pool.refill_soon()
         self._seat = seat
         assert seat.sandbox is not None
         self.sandbox = seat.sandbox
@@ -59,8 +59,6 @@ class Pool:
 
     def __init__(self, executor: Executor, language: Language, settings: PoolSettings, slots: int, tasks: TaskGroup) -> None:
         self.policy = Policy(settings.target(language), slots, settings)
-        self.wake = asyncio.Event()
-        """Set after each change that the policy has not seen."""
         self.recovered: Callable[[], None] = lambda: None
         """Called when sandboxes can be had again."""
         self._executor = executor
@@ -68,6 +66,9 @@ class Pool:
         self._settings = settings
         self._tasks = tasks
         self._filled = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._due = False
+        self._again: asyncio.TimerHandle | None = None
         self._closed = False
         self._empty = asyncio.Event()
 
@@ -83,7 +84,7 @@ class Pool:
     def resize(self, warm: int) -> None:
         """Keep so many sandboxes warm from now on."""
         self.policy.target = max(0, warm)
-        self.wake.set()
+        self.refill_soon()
 
     async def warmed(self) -> None:
         """Wait until the pool was filled for the first time, or a start failed."""
@@ -106,7 +107,7 @@ class Pool:
         told: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
         waiter = Waiter(tenant, told)
         self.policy.waiting[waiter] = None
-        self.wake.set()
+        self.refill_soon()
         try:
             return await told
         except CancelledError:
@@ -121,34 +122,42 @@ class Pool:
             self.policy.end(seat)
         self._close(seat)
 
-    async def refill(self) -> None:
-        """Act on the policy's plans, after every change and never by a timer of its own."""
-        while True:
-            self.wake.clear()
-            plan = self.policy.plan(asyncio.get_running_loop().time())
-            for waiter, seat in plan.hand:
-                assert waiter.told is not None
-                if waiter.told.done():  # cancelled in this very turn of the loop
-                    self.end(seat)
-                else:
-                    waiter.told.set_result(seat)
-            for seat in plan.close:
-                self._close(seat)
-            for seat in plan.start:
-                seat.ended = asyncio.Event()
-                keeper = self._tasks.create_task(self._keep(seat))
-                keeper.add_done_callback(partial(self._gone, seat))
-            if self.policy.failing or len(self.policy.warm) + len(self.policy.leased) >= self.policy.target:
-                self._filled.set()
-            try:
-                async with asyncio.timeout_at(plan.again_at):
-                    await self.wake.wait()
-            except TimeoutError:
-                continue
+    def refill_soon(self) -> None:
+        """Act on the policy's plan in the next turn of the loop: to be called after each change that the policy has not seen."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._refill)
+
+    def _refill(self) -> None:
+        self._due = False
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._closed:
+            return
+        plan = self.policy.plan(self._loop.time())
+        for waiter, seat in plan.hand:
+            assert waiter.told is not None
+            if waiter.told.done():  # cancelled in this very turn of the loop
+                self.end(seat)
+            else:
+                waiter.told.set_result(seat)
+        for seat in plan.close:
+            self._close(seat)
+        for seat in plan.start:
+            seat.ended = asyncio.Event()
+            keeper = self._tasks.create_task(self._keep(seat))
+            keeper.add_done_callback(partial(self._gone, seat))
+        if self.policy.failing or len(self.policy.warm) + len(self.policy.leased) >= self.policy.target:
+            self._filled.set()
+        if plan.again_at is not None:
+            self._again = self._loop.call_at(plan.again_at, self._refill)
 
     async def close(self) -> None:
         """Take no more leases and wait until every sandbox has ended, even where the caller is cancelled meanwhile."""
         self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         for waiter in self.policy.waiting:
             if waiter.told is not None and not waiter.told.done():
                 waiter.told.set_exception(SandboxError(f"the pool of {self.language.code} is closed"))
@@ -187,7 +196,7 @@ class Pool:
 
     def _gone(self, seat: Seat, _keeper: asyncio.Task[None]) -> None:
         self.policy.gone(seat)
-        self.wake.set()
+        self.refill_soon()
         if not self.policy.alive:
             self._empty.set()
 
@@ -206,7 +215,7 @@ class Pool:
             seat.watch = None
         failed_before = bool(self.policy.failing)
         self.policy.ready(seat, sandbox, asyncio.get_running_loop().time())
-        self.wake.set()
+        self.refill_soon()
         if failed_before:
             self.recovered()
         return True
@@ -214,7 +223,7 @@ class Pool:
     def _failed(self, seat: Seat, reason: str) -> None:
         log.warning("sandbox did not start", language=self.language.code, reason=reason)
         waiter = self.policy.failed(seat, reason, asyncio.get_running_loop().time())
-        self.wake.set()
+        self.refill_soon()
         if waiter is not None and waiter.told is not None and not waiter.told.done():
             waiter.told.set_exception(SandboxError(reason))
 
@@ -256,9 +265,8 @@ async def open_pool(
     """A pool that fills itself while the block is open; every sandbox has ended when it is left. `slots`: leases at once."""
     async with open_nursery() as tasks:
         pool = Pool(executor, language, settings or PoolSettings(), slots, tasks)
-        refill = tasks.create_task(pool.refill())
+        pool.refill_soon()
         try:
             yield pool
         finally:
-            refill.cancel()
             await pool.close()

@@ -75,6 +75,7 @@ class Scheduler:
         self._jobs: dict[tuple[str, str], InHand] = {}
         self._draining = False
         self._change = asyncio.Event()
+        self._changing = False
         self._dropped = 0
         for pool in pools.values():
             pool.recovered = self._slots.deal
@@ -244,6 +245,13 @@ class Scheduler:
         self._notify()
 
     def _notify(self) -> None:
+        """Tell once in a turn of the loop, however much changes in it."""
+        if not self._changing:
+            self._changing = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._changing = False
         change, self._change = self._change, asyncio.Event()
         change.set()
 

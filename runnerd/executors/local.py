@@ -29,7 +29,7 @@ LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
 """From the strongest to none at all."""
 START_S = 30.0
 """How long an agent may take to start: with the `data` profile it imports for seconds."""
-READY_S = 15.0
+PROBE_S = 30.0
 PREFIX = "runnerd-"
 RESTART_S = 0.5
 
@@ -178,11 +178,13 @@ class LocalExecutor:
             wall_s=10, cpu_s=10, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=65536, file_bytes=1 << 20, files=1
         )
         try:
-            async with self.sandbox(PROBE_LANGUAGE) as sandbox:
+            async with asyncio.timeout(PROBE_S), self.sandbox(PROBE_LANGUAGE) as sandbox:
                 async for event in sandbox.run(job, PROBE_LANGUAGE, limits):
                     printed = getattr(event, "stdout", "")
         except SandboxLost:
             return ""
+        except TimeoutError:
+            raise SandboxError(f"a probe did not end within {PROBE_S:g} s") from None
         return str(printed)
 
     async def _spawn(self, level: str) -> Agent:
@@ -291,23 +293,16 @@ class LocalExecutor:
 
     @asynccontextmanager
     async def sandbox(self, language: Language) -> AsyncGenerator[AgentSandbox]:  # noqa: ARG002 - any cell runs any language
-        """A cell with its standby child ready. Raises SandboxError."""
+        """A cell with its standby child ready, however long that takes. Raises SandboxError."""
         agent = self._agent
         if agent is None:
             raise SandboxError("the agent is not running")
         try:
-            async with asyncio.timeout(READY_S):
-                _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, str(agent.socket))
-                try:
-                    ready, _ = await wire.receive()
-                except BaseException:
-                    wire.close()
-                    raise
-        except TimeoutError:
-            raise SandboxError(f"the agent had no sandbox ready within {READY_S:g} s") from None
+            _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, str(agent.socket))
         except OSError as error:
             raise SandboxError(f"the agent can't be reached: {error.strerror}") from None
         try:
+            ready, _ = await wire.receive()
             yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
         finally:
             wire.close()
