@@ -214,11 +214,11 @@ def test_another_kind_takes_the_former_kinds_fields_out_of_use(load: Load) -> No
 
 
 def test_nothing_is_ignored_in_silence(load: Load) -> None:
-    config = load("", "MAX_MEMROY_MB=5\nPATH_TO_X=1", REDIS_HOST="h", RUNNERD_LIMITS_WALL_S="5", MAX_EXECUTION_TIME="6", HOME="/x")
+    config = load("", "MAX_MEMROY_MB=5\nPATH_TO_X=1", API_RELOAD="true", RUNNERD_LIMITS_WALL_S="5", MAX_EXECUTION_TIME="6", HOME="/x")
     assert config.settings.limits.wall_s == 5
     assert set(config.notes) == {
         ".env:1: MAX_MEMROY_MB: is no setting: did you mean MAX_MEMORY_MB?",
-        "variable REDIS_HOST: has no effect yet: there is no Redis store yet",
+        "variable API_RELOAD: has no effect yet: start the daemon again instead",
         "variable MAX_EXECUTION_TIME: has no effect: RUNNERD_LIMITS_WALL_S sets limits.wall_s as well, and wins",
     }
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from ..errors import ConfigError
 from ..plugins import Plugins
+from .kinds import choose_kinds, settings_by_kind, unused_names
 from .schema import Setting, settings_of
 from .seed import LATER
 from .sources import ENVIRONMENT, Assigned, Given, Path_, Table, read_dotenv, read_environment, read_flags, read_toml
@@ -59,8 +60,10 @@ def load_config(
     root = _file(file or environ.get(_FILE_VARIABLE, ""), directory, findings)
     settings = settings_of(plugins)
     assigned = [*read_dotenv(directory / DOTENV, DOTENV, findings.problems), *read_environment(environ)]
-    _assign(root, assigned, settings, findings)
-    _flag(root, read_flags(flags, findings.problems), settings, findings)
+    flagged = read_flags(flags, findings.problems)
+    kinds = choose_kinds(root, assigned, {path for path, _ in flagged}, settings, findings)
+    _assign(root, assigned, list(settings_by_kind(settings, kinds)), unused_names(settings, kinds), findings)
+    _flag(root, flagged, settings, findings)
     tree = build_settings(root, findings, default_state_dir(environ))
     if tree is None:
         raise ConfigError(*dict.fromkeys([*findings.problems, *findings.hints]))
@@ -75,7 +78,7 @@ def _file(named: str, directory: Path, findings: Findings) -> Table:
     return Table(place="no runnerd.toml")
 
 
-def _assign(root: Table, assigned: list[Assigned], settings: list[Setting], findings: Findings) -> None:
+def _assign(root: Table, assigned: list[Assigned], settings: list[Setting], unused: Mapping[str, str], findings: Findings) -> None:
     paths: dict[str, dict[Path_, None]] = {}
     for setting in settings:
         for name in setting.names:
@@ -84,7 +87,9 @@ def _assign(root: Table, assigned: list[Assigned], settings: list[Setting], find
     # RUNNERD_ names come last: of two names for one setting in one source, they win
     for one in sorted(assigned, key=lambda one: (one.rank, one.name.startswith("RUNNERD_"))):
         if one.name not in paths:
-            _unknown(one, paths, findings)
+            _unknown(one, paths, unused, findings)
+        elif one.name.endswith("_PORT") and "://" in one.text:
+            findings.notes.append(f"{one.place}: has no effect: it is what Kubernetes sets for a service of that name")
         elif one.text.strip():
             for path in paths[one.name]:
                 other = used.setdefault((one.rank, path), one)
@@ -93,16 +98,19 @@ def _assign(root: Table, assigned: list[Assigned], settings: list[Setting], find
                 root.put(path, Given(value=one.text, place=one.place, rank=one.rank, variable=one.name))
 
 
-def _unknown(one: Assigned, paths: Mapping[str, object], findings: Findings) -> None:
+def _unknown(one: Assigned, paths: Mapping[str, object], unused: Mapping[str, str], findings: Findings) -> None:
     """A variable that is no setting: a problem where it was surely meant for runnerd."""
-    if one.name in LATER:
+    if one.name in unused:
+        if one.text.strip():
+            findings.notes.append(f"{one.place}: has no effect: {unused[one.name]}")
+    elif one.name in LATER:
         findings.notes.append(f"{one.place}: has no effect yet: {LATER[one.name]}")
     elif one.name.startswith(_PREFIXES):
         code = one.name.removeprefix(_PREFIXES[0]).removeprefix(_PREFIXES[1]).lower()
         findings.missing("language", code, findings.plugins.languages, one.place)
     elif one.name.startswith("RUNNERD_") and one.name not in _NO_SETTINGS and not _is_kubernetes(one):
         findings.problems.append(f"{one.place}: is no setting{closest(one.name, paths)}")
-    elif one.rank < ENVIRONMENT and (near := closest(one.name, [*paths, *LATER])):
+    elif one.rank < ENVIRONMENT and (near := closest(one.name, [*paths, *unused, *LATER])):
         findings.notes.append(f"{one.place}: is no setting{near}")
 
 

@@ -9,10 +9,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo
 
 from ..plugins import Plugins
+from ..store import Store
 from .sources import Path_
 from .tree import EMBEDDED_STORE, LanguageSettings, Settings, StoreSettings
 from .units import unit_of
 
+PARTS = {"kv": "open_kv", "blob": "open_blobs"}
+"""The stores that there are, and what a kind of store has to implement for each."""
 _SECRET = re.compile(r"(^|_)(key|keys|password|secret|token|credentials)$")
 
 
@@ -37,6 +40,11 @@ class Setting(Struct, frozen=True, kw_only=True):
         """What a number counts: `bytes`, `s`, `ms` or nothing."""
         return unit_of(self.path[-1])
 
+    @property
+    def selects(self) -> bool:
+        """Whether a variable of the source system that sets it chooses its kind of store as well."""
+        return bool(_extra(self.field).get("selects"))
+
 
 def settings_of(plugins: Plugins) -> list[Setting]:
     """All settings, in the order of the tree."""
@@ -46,10 +54,10 @@ def settings_of(plugins: Plugins) -> list[Setting]:
             settings += _table(struct_of(field.type), (field.name,))
     for code in plugins.languages:
         settings += _language(code)
-    for part in ("kv", "blob"):
+    for part in PARTS:
         settings.append(_kind(part))
         for kind, store in plugins.stores.items():
-            settings += _table(store, ("store", part), kind=kind)
+            settings += _table(store, ("store", part), kind=kind) if able(store, part) else ()
     for kind, ingress in plugins.ingress.items():
         settings += _table(ingress, ("ingress", kind), kind=kind)
     return settings
@@ -60,6 +68,11 @@ def struct_of(annotation: Any) -> type[Struct] | None:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return annotation if isinstance(annotation, type) and issubclass(annotation, Struct) else None
+
+
+def able(type_: type[Store], part: str) -> bool:
+    """Whether a kind of store implements a part."""
+    return getattr(type_, PARTS[part]) is not getattr(Store, PARTS[part])
 
 
 def is_secret(field: FieldInfo) -> bool:

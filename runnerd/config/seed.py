@@ -12,31 +12,6 @@ LATER = {
     **dict.fromkeys(("API_KEY_CACHE_TTL", "MASTER_API_KEY", "RATE_LIMIT_ENABLED"), "keys are not managed yet"),
     **dict.fromkeys(
         (
-            "REDIS_HOST",
-            "REDIS_PORT",
-            "REDIS_PASSWORD",
-            "REDIS_DB",
-            "REDIS_URL",
-            "REDIS_MAX_CONNECTIONS",
-            "REDIS_SOCKET_TIMEOUT",
-            "REDIS_SOCKET_CONNECT_TIMEOUT",
-        ),
-        "there is no Redis store yet",
-    ),
-    **dict.fromkeys(
-        (
-            "MINIO_ENDPOINT",
-            "MINIO_ACCESS_KEY",
-            "MINIO_SECRET_KEY",
-            "MINIO_SECURE",
-            "MINIO_BUCKET",
-            "MINIO_REGION",
-            "MINIO_USE_IAM",
-        ),
-        "there is no S3 store yet",
-    ),
-    **dict.fromkeys(
-        (
             "K8S_NAMESPACE",
             "K8S_IMAGE_REGISTRY",
             "K8S_IMAGE_TAG",

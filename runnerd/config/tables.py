@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..plugins import Plugins
 from ..spec import Ingress
 from ..store import Store
-from .schema import is_secret, struct_of, variable_of
+from .schema import PARTS, able, is_secret, struct_of, variable_of
 from .sources import Given, Path_, Table
 from .tree import EMBEDDED_INGRESS, EMBEDDED_STORE, LanguageSettings, Settings, StoreSettings
 from .units import unit_of, value_of
@@ -133,15 +133,11 @@ def _ingress(table: Table, findings: Findings, state_dir: str) -> dict[str, Any]
     return opened
 
 
-_OPENS = {"kv": "open_kv", "blob": "open_blobs"}
-"""What a store has to implement for each part."""
-
-
 def _stores(table: Table, findings: Findings, state_dir: str) -> StoreSettings | None:
     for key, below in table.entries.items():
-        if key not in _OPENS:
-            findings.problems.append(f"{below.place}: store.{key} is not known{closest(key, _OPENS)}")
-    built = {part: _store(part, _below(table, part), findings, state_dir) for part in _OPENS}
+        if key not in PARTS:
+            findings.problems.append(f"{below.place}: store.{key} is not known{closest(key, PARTS)}")
+    built = {part: _store(part, _below(table, part), findings, state_dir) for part in PARTS}
     kv, blob = built["kv"], built["blob"]
     return StoreSettings(kv=kv, blob=blob) if kv is not None and blob is not None else None
 
@@ -149,11 +145,11 @@ def _stores(table: Table, findings: Findings, state_dir: str) -> StoreSettings |
 def _store(part: str, table: Table, findings: Findings, state_dir: str) -> Store | None:
     named = table.entries.get("kind", Given(value=EMBEDDED_STORE, place=f"embedded default store.{part}", rank=-1))
     kind = named.value if isinstance(named, Given) else named.plain()
-    able = {name: type_ for name, type_ in findings.plugins.stores.items() if _opens(type_, _OPENS[part])}
-    if kind not in able:
-        findings.missing("store of keys and values" if part == "kv" else "store of blobs", str(kind), able, named.place)
+    types = {name: type_ for name, type_ in findings.plugins.stores.items() if able(type_, part)}
+    if kind not in types:
+        findings.missing("store of keys and values" if part == "kv" else "store of blobs", str(kind), types, named.place)
         return None
-    type_ = able[str(kind)]
+    type_ = types[str(kind)]
     entries = {key: below for key, below in table.entries.items() if key != "kind"}
     known = {field.encode_name for field in msgspec.structs.fields(type_)}
     for key, below in list(entries.items()):
@@ -162,16 +158,12 @@ def _store(part: str, table: Table, findings: Findings, state_dir: str) -> Store
             findings.notes.append(f"{below.place}: has no effect: {named.place} makes it a store of kind {kind}")
             del entries[key]
     for key in [key for key in entries if key not in known]:
-        if others := [name for name, other in able.items() if any(field.encode_name == key for field in msgspec.structs.fields(other))]:
+        if others := [name for name, other in types.items() if any(field.encode_name == key for field in msgspec.structs.fields(other))]:
             place = entries.pop(key).place
             findings.problems.append(f"{place}: store.{part}.{key} is a setting of kind {' and '.join(others)}, and the kind is {kind}")
     mine = Table(place=table.place, entries=entries)
     store = build(type_, mine, ("store", part), findings, **_inherited(type_, mine, state_dir))
     return store if isinstance(store, Store) else None
-
-
-def _opens(type_: type[Store], method: str) -> bool:
-    return getattr(type_, method) is not getattr(Store, method)
 
 
 def _inherited(type_: type[Struct], table: Table, state_dir: str) -> dict[str, Any]:

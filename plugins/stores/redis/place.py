@@ -82,7 +82,7 @@ def _of_url(place: Place, url: str) -> Place:
         place,
         tls=place.tls or parts.scheme == "rediss",
         host=parts.hostname or place.host,
-        port=port or place.port,
+        port=port or 6379,
         db=_db(parts, place.db),
         socket=unquote(parts.path) if parts.scheme == "unix" else "",
     )
