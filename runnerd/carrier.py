@@ -3,19 +3,20 @@
 import asyncio
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import cast
 
 import msgspec
 import structlog
 
-from .errors import Interrupted, Rejected, SandboxError, SandboxLost, Saturated, StoreError
+from .errors import Interrupted, OverLimit, Rejected, SandboxError, SandboxLost, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Limits, Result, SandboxInfo, Started
 from .pool import Lease, Pool
-from .record import Entry, Records
+from .record import Elsewhere, Entry, Records
 from .slots import Slots
 from .spec import Executor
+from .workspace import Place, Visit, Workspaces
 
 log = structlog.get_logger("runnerd.scheduler")
 
@@ -24,7 +25,15 @@ class Carrier:
     """What it takes to carry jobs, and the jobs that have no place in the lines for a slot yet."""
 
     def __init__(
-        self, executor: Executor, pools: Mapping[str, Pool], slots: Slots, records: Records, *, starts: int, queue_ttl_s: float
+        self,
+        executor: Executor,
+        pools: Mapping[str, Pool],
+        slots: Slots,
+        records: Records,
+        workspaces: Workspaces | None,
+        *,
+        starts: int,
+        queue_ttl_s: float,
     ) -> None:
         self.arriving: set[InHand] = set()
         """Jobs that have not asked for a slot yet."""
@@ -34,6 +43,7 @@ class Carrier:
         self._pools = pools
         self._slots = slots
         self._records = records
+        self._workspaces = workspaces
         self._starts = starts
         self._queue_ttl_s = queue_ttl_s
 
@@ -43,51 +53,120 @@ class Carrier:
         error: Exception | None = None
         in_hand.begin()
         try:
-            try:
-                result = await self._outcome(in_hand, limits)
-            finally:
-                in_hand.decide()
-            result = await self._record(in_hand, result)
-        except CancelledError:
-            if in_hand.cause is None:
-                raise
-            asyncio.current_task().uncancel()  # type: ignore[union-attr]
-            result, error = await self._stopped(in_hand)
-        except (Interrupted, Saturated) as given_back:
-            error = given_back
-        except Rejected as rejected:
-            result = in_hand.closing("rejected", str(rejected))
-        except Exception as defect:  # one job's defect must not end the others
-            log.exception("a job met a defect of runnerd", job=in_hand.job.id)
-            result = in_hand.closing("dead", f"a defect of runnerd: {type(defect).__name__}: {defect}")
+            with self._line(in_hand.job) as place:
+                result, error = await self._carried(in_hand, limits, place)
         finally:
             self.arriving.discard(in_hand)
             in_hand.end(result, error)
 
-    async def _outcome(self, in_hand: InHand, limits: Limits) -> Result:
+    async def _carried(self, in_hand: InHand, limits: Limits, place: Place | None) -> tuple[Result | None, Exception | None]:
+        """How the job ends, or the reason why it is given back."""
+        try:
+            return await self._outcome(in_hand, limits, place), None
+        except CancelledError:
+            if in_hand.cause is None:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            return await self._stopped(in_hand)
+        except (Interrupted, Saturated) as given_back:
+            return None, given_back
+        except Rejected as rejected:
+            return in_hand.closing("rejected", str(rejected)), None
+        except Exception as defect:  # one job's defect must not end the others
+            log.exception("a job met a defect of runnerd", job=in_hand.job.id)
+            return in_hand.closing("dead", f"a defect of runnerd: {type(defect).__name__}: {defect}"), None
+        finally:
+            await self._leave(in_hand)
+
+    async def _outcome(self, in_hand: InHand, limits: Limits, place: Place | None) -> Result:
         """How the job ends: as its record says, or after some starts. Raises Rejected, Interrupted and Saturated."""
         if in_hand.cause is not None:
             raise CancelledError
         if in_hand.owned:
             in_hand.entry = await self._claim(in_hand.job)
-            if in_hand.entry.result is not None:
-                return in_hand.entry.result
-            in_hand.starts = in_hand.entry.record.starts
-        tries, retry = in_hand.starts, in_hand.job.retry
+        while True:
+            if in_hand.entry is not None:
+                if in_hand.entry.result is not None:
+                    return await self._told(in_hand.entry.result)
+                in_hand.starts = in_hand.entry.record.starts
+            try:
+                result = await self._reached(in_hand, limits, place)
+                in_hand.decide()
+                return await self._record(in_hand, result)
+            except Elsewhere as lost:
+                in_hand.decide(False)
+                log.warning("another daemon has the job", job=in_hand.job.id, reason=str(lost))
+                await self._leave(in_hand)
+                await self._wait_for_others(in_hand)
+
+    async def _reached(self, in_hand: InHand, limits: Limits, place: Place | None) -> Result:
+        """What the job comes to here. Raises Elsewhere, Interrupted and Saturated."""
+        job = in_hand.job
+        if job.session is not None or job.mounts:
+            try:
+                in_hand.visit = await self._enter(in_hand, place)
+            except TimeoutError:
+                return self._expired(in_hand, "other jobs worked in its session all the time")
+            except (Rejected, OverLimit) as error:
+                return in_hand.closing("rejected", str(error))
+            except StoreError as error:
+                raise Interrupted(f"the job's session could not be taken, so it was not started: {error}") from error
+        tries, retry = in_hand.starts, job.retry
         reason = "the daemon went away while it ran"
         while tries < self._starts and (retry or not in_hand.starts):
             tries += 1
             try:
                 return await self._start(in_hand, limits)
             except TimeoutError:
-                if in_hand.kept and self._patience_s(in_hand) == self._queue_ttl_s:
-                    raise Saturated("no sandbox was free in time, and the job's own time is not over") from None
-                return in_hand.closing("expired", "no sandbox was free in time")
+                return self._expired(in_hand, "no sandbox was free in time")
             except SandboxError as error:
                 reason = str(error)
                 in_hand.state = "queued"
-                log.warning("a start of a job failed", job=in_hand.job.id, lang=in_hand.job.lang, start=tries, reason=reason)
+                log.warning("a start of a job failed", job=job.id, lang=job.lang, start=tries, reason=reason)
         return in_hand.closing("dead", f"given up after {tries} starts{'' if retry else ', as retry is off'}: {reason}")
+
+    def _expired(self, in_hand: InHand, reason: str) -> Result:
+        """The result of a job that waited too long; raises Saturated where it may come again."""
+        if in_hand.kept and self._patience_s(in_hand) == self._queue_ttl_s:
+            raise Saturated(f"{reason}, and the job's own time is not over")
+        return in_hand.closing("expired", reason)
+
+    def _line(self, job: Job) -> AbstractContextManager[Place | None]:
+        return nullcontext() if self._workspaces is None else self._workspaces.line(job)
+
+    async def _enter(self, in_hand: InHand, place: Place | None) -> Visit:
+        """Take the job's session in its turn. Raises TimeoutError, Rejected, OverLimit and StoreError."""
+        if self._workspaces is None or place is None:
+            raise Rejected("session: this daemon keeps none: leave session and mounts out")
+        if not place.come:
+            self.arriving.discard(in_hand)  # it waits for its turn there, and not for a slot
+        async with asyncio.timeout(self._patience_s(in_hand)):
+            await place.wait()
+            return await self._workspaces.enter(in_hand.job, in_hand.entry)
+
+    async def _leave(self, in_hand: InHand) -> None:
+        visit, in_hand.visit = in_hand.visit, None
+        if visit is not None:
+            await visit.close()
+
+    async def _told(self, result: Result) -> Result:
+        """A result from the record, when the session has what it names."""
+        if result.session and self._workspaces is not None:
+            try:
+                await self._workspaces.catch_up(result.tenant, result.session)
+            except StoreError as error:
+                raise Interrupted(f"what the job left can't be reached: {error}") from error
+        return result
+
+    async def _wait_for_others(self, in_hand: InHand) -> None:
+        """Wait while another daemon runs the job. Raises Interrupted where that takes too long."""
+        if in_hand.entry is None:
+            return
+        try:
+            async with asyncio.timeout(max(1.0, self._patience_s(in_hand))):
+                await self._records.wait_for_others(in_hand.entry)
+        except (TimeoutError, StoreError) as error:
+            raise Interrupted(f"another daemon runs the job: {error or 'it takes long'}") from error
 
     async def _claim(self, job: Job) -> Entry:
         try:
@@ -115,7 +194,12 @@ class Carrier:
             else:
                 in_hand.starts += 1
             in_hand.state = "running"
-            result = await self._run(in_hand, leased, limits)
+            try:
+                result = await self._run(in_hand, leased, limits)
+            except BaseException:
+                if in_hand.visit is not None:
+                    in_hand.visit.lose()
+                raise
             self.mean_s += (asyncio.get_running_loop().time() - now - self.mean_s) / 32
             return result
 
@@ -136,8 +220,10 @@ class Carrier:
 
     async def _run(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         """Run the job in its sandbox and pass its events on. Raises SandboxLost."""
-        run = leased.sandbox.run(in_hand.job, self._pools[in_hand.job.lang].language, limits)
+        language = self._pools[in_hand.job.lang].language
         try:
+            workspace = None if in_hand.visit is None else await in_hand.visit.start(language, limits)
+            run = leased.sandbox.run(in_hand.job, language, limits, workspace)
             async with aclosing(cast(AsyncGenerator[Event, None], run)) as events:
                 async for event in events:
                     if isinstance(event, Result):
@@ -145,7 +231,7 @@ class Carrier:
                     in_hand.tell(msgspec.structs.replace(event, start=in_hand.starts) if isinstance(event, Started) else event)
         except Rejected as error:
             return in_hand.closing("rejected", str(error))
-        except SandboxError as error:
+        except (SandboxError, StoreError) as error:
             raise SandboxLost(str(error)) from error
         except Exception as error:
             log.exception("an executor failed", executor=self._executor.name, job=in_hand.job.id)
@@ -164,17 +250,26 @@ class Carrier:
             result, id=job.id, tenant=job.tenant, lang=job.lang, usage=usage, sandbox=sandbox, starts=in_hand.starts
         )
 
-    async def _record(self, in_hand: InHand, result: Result) -> Result:
-        """Record the result of a job that has a record. Returns the result that stands."""
+    async def _record(self, in_hand: InHand, result: Result, *, force: bool = False) -> Result:
+        """Record the result of a job that has a record or a session. Returns the result that stands.
+
+        Raises Elsewhere, and Interrupted where what a job with a session left could not be recorded. `force` as for `Entry.end`.
+        """
+        if in_hand.visit is not None:
+            try:
+                return await in_hand.visit.finish(result, force=force)
+            except StoreError as error:
+                raise Interrupted(f"how the job ended could not be recorded, so it has left nothing: {error}") from error
         if not in_hand.owned:
             return result
         if in_hand.entry is None:
             in_hand.entry = await self._claim(in_hand.job)
-        return in_hand.entry.result or await self._records.settle(in_hand.entry, result)
+        return in_hand.entry.result or await self._records.settle(in_hand.entry, result, force=force)
 
     async def _stopped(self, in_hand: InHand) -> tuple[Result | None, Exception | None]:
         """What becomes of a job that was stopped: a result, or the reason why it was given back."""
-        if in_hand.cause == "cancelled":
+        cancelled = in_hand.cause == "cancelled"
+        if cancelled:
             closing = in_hand.closing("cancelled", CANCELLED)
         elif in_hand.state == "running" and not in_hand.job.retry:
             closing = in_hand.closing("dead", "the daemon stopped while the job ran, and retry is off")
@@ -186,8 +281,10 @@ class Carrier:
                     log.warning("a start that was cut short stays counted", job=in_hand.job.id, reason=str(error))
             return None, Interrupted("the daemon stopped before the job ended")
         try:
-            return await self._record(in_hand, closing), None
+            return await self._record(in_hand, closing, force=cancelled), None
         except Interrupted:
             return closing, None  # cancelled before it was recorded, by one who is told so
+        except Elsewhere:
+            return None, Interrupted("the daemon stopped, and another one has the job")
         except Rejected as error:
             return in_hand.closing("rejected", str(error)), None

@@ -7,6 +7,7 @@ from typing import Literal
 from .errors import Interrupted
 from .job import Event, Job, Output, Result, Status, Usage
 from .record import Entry
+from .workspace import Visit
 
 Cause = Literal["cancelled", "interrupted"]
 CANCELLED = "cancelled by its submitter"
@@ -65,6 +66,8 @@ class InHand:
         self.starts = 0
         """How often it was started, by other daemons too where a record counts."""
         self.entry: Entry | None = None
+        self.visit: Visit | None = None
+        """Its time in its session, from when it has that."""
         self.cause: Cause | None = None
         """Why it is to be stopped."""
         self.result: Result | None = None
@@ -96,9 +99,9 @@ class InHand:
         """Called by the task that carries the job, first of all."""
         self._task = asyncio.current_task()
 
-    def decide(self) -> None:
-        """How the job ends is known; from now on nothing stops it."""
-        self._decided = True
+    def decide(self, decided: bool = True) -> None:
+        """How the job ends is known; from now on nothing stops it. False: what was known is void."""
+        self._decided = decided
 
     def stop(self, cause: Cause) -> None:
         """Have the job end with `cause`, unless it is decided already how it ends."""

@@ -239,6 +239,14 @@ class Records:
         self._owed.pop(entry.key, None)
         return standing
 
+    async def wait_for_others(self, entry: Entry) -> None:
+        """Wait while another daemon that lives runs the job, until it has ended there or may be started here. Raises StoreError."""
+        pause_s = 0.02
+        while await entry.elsewhere():
+            await asyncio.sleep(pause_s)  # no store tells when an entry of another daemon's changes
+            pause_s = min(0.5, pause_s * 2)
+            await entry.refresh()
+
     async def settle_owed(self) -> None:
         """Try again to record the results that the store did not take. Raises StoreError at the first that it still does not."""
         for entry, result in list(self._owed.values()):

@@ -17,14 +17,16 @@ from msgspec import Meta, Struct
 from .carrier import Carrier
 from .errors import ConfigError, Interrupted, Rejected, RunnerdError, Saturated, StoreError
 from .inhand import CANCELLED, InHand
-from .job import Event, Job, Result, new_id
+from .job import Event, Job, Result
 from .limits import LimitSettings, allowed, check_input, effective
+from .liveness import open_liveness
 from .nursery import open_nursery
 from .pool import Pool, PoolSettings, open_pool
 from .record import Records, same_job
 from .slots import Slots
 from .spec import Executor, Language
-from .store import KeyValues
+from .store import Blobs, KeyValues
+from .workspace import Workspaces, WorkspaceSettings, open_workspaces
 
 log = structlog.get_logger("runnerd.scheduler")
 
@@ -44,6 +46,8 @@ class SchedulerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long the result of a job with an id of its caller's is kept, in seconds."""
     record_patience_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     """How long a store that fails is tried again, in seconds."""
+    lease_s: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+    """How long after its last sign of life a daemon counts as dead, in seconds, so that others take its jobs over."""
     sweep_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
     """Seconds between two removals of what has expired in the store."""
     stream_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
@@ -60,6 +64,7 @@ class Scheduler:
         executor: Executor,
         pools: Mapping[str, Pool],
         records: Records,
+        workspaces: Workspaces | None = None,
         *,
         limits: LimitSettings,
         settings: SchedulerSettings,
@@ -67,12 +72,15 @@ class Scheduler:
     ) -> None:
         self._pools = pools
         self._records = records
+        self._workspaces = workspaces
         self._limits = limits
         self._settings = settings
         self._tasks = tasks
         self._slots = Slots(settings.slots, lambda lang: bool(pools[lang].failing()), self._notify)
-        self._carrier = Carrier(executor, pools, self._slots, records, starts=settings.starts, queue_ttl_s=settings.queue_ttl_s)
+        self._carrier = Carrier(executor, pools, self._slots, records, workspaces, starts=settings.starts, queue_ttl_s=settings.queue_ttl_s)
         self._jobs: dict[tuple[str, str], InHand] = {}
+        self.sessions = None if workspaces is None else workspaces.sessions
+        """What ingresses ask of sessions."""
         self._draining = False
         self._change = asyncio.Event()
         self._changing = False
@@ -134,7 +142,7 @@ class Scheduler:
         if in_hand is not None:
             return in_hand.result or in_hand.state
         entry = await self._records.find(tenant, job_id)
-        return None if entry is None else entry.result or entry.record.state
+        return None if entry is None else await self._told(entry.result) or entry.record.state
 
     def free(self) -> int:
         """How many more jobs would get a slot if they came now."""
@@ -187,6 +195,7 @@ class Scheduler:
             "queued": self._slots.waiting,
             "draining": self._draining,
             "dropped_events": self._dropped,
+            **({} if self._workspaces is None else {"sessions": self._workspaces.health()}),
             "pools": {lang: pool.health() for lang, pool in self._pools.items()},
         }
 
@@ -196,6 +205,8 @@ class Scheduler:
             await asyncio.sleep(self._settings.sweep_s)
             try:
                 await self._records.settle_owed()
+                if self._workspaces is not None:
+                    await self._workspaces.settle_owed()
                 await self._records.patiently(self._records.kv.expire)
             except StoreError as error:
                 log.warning("the key-value store fails", reason=str(error))
@@ -234,9 +245,15 @@ class Scheduler:
 
     async def _recorded(self, job: Job) -> Result | None:
         try:
-            return await self._records.result(job)
+            return await self._told(await self._records.result(job))
         except StoreError:
             return None  # then the job is refused for the reason that led here
+
+    async def _told(self, result: Result | None) -> Result | None:
+        """A result from the record, when the session has what it names. Raises StoreError."""
+        if result is not None and result.session and self._workspaces is not None:
+            await self._workspaces.catch_up(result.tenant, result.session)
+        return result
 
     def _ended(self, in_hand: InHand, _carried: asyncio.Task[None]) -> None:
         del self._jobs[in_hand.key]
@@ -264,25 +281,33 @@ async def open_scheduler(
     limits: LimitSettings | None = None,
     settings: SchedulerSettings | None = None,
     pool_settings: PoolSettings | None = None,
+    blobs: Blobs | None = None,
+    workspace_settings: WorkspaceSettings | None = None,
 ) -> AsyncGenerator[Scheduler, None]:
     """Take jobs while the block is open. Leaving it without `drain` gives back what is in hand.
 
-    `languages`: by code. Raises ConfigError where a language's multipliers are impossible.
+    `languages`: by code. `blobs`: without, there are no sessions. Raises ConfigError where a language's multipliers are impossible.
     """
     limits, settings, pool_settings = limits or LimitSettings(), settings or SchedulerSettings(), pool_settings or PoolSettings()
-    records = Records(
-        kv,
-        by=new_id(),
-        result_ttl_s=settings.result_ttl_s,
-        patience_s=settings.record_patience_s,
-        most_owed=settings.slots + settings.queue,
-    )
     for language in languages.values():
         try:
             allowed(language, limits)
         except ValueError as error:
             raise ConfigError(str(error)) from None
     async with AsyncExitStack() as stack:
+        liveness = await stack.enter_async_context(open_liveness(kv, settings.lease_s))
+        records = Records(
+            kv,
+            by=liveness.by,
+            result_ttl_s=settings.result_ttl_s,
+            patience_s=settings.record_patience_s,
+            most_owed=settings.slots + settings.queue,
+            alive=liveness.alive,
+        )
+        workspaces: Workspaces | None = None
+        if blobs is not None:
+            opening = open_workspaces(records, blobs, limits, workspace_settings or WorkspaceSettings())
+            workspaces = await stack.enter_async_context(opening)
         pools: dict[str, Pool] = {}
         for code, language in languages.items():
             pools[code] = await stack.enter_async_context(open_pool(executor, language, pool_settings, settings.slots))
@@ -290,7 +315,7 @@ async def open_scheduler(
             for pool in pools.values():
                 await pool.warmed()
         tasks = await stack.enter_async_context(open_nursery())
-        scheduler = Scheduler(executor, pools, records, limits=limits, settings=settings, tasks=tasks)
+        scheduler = Scheduler(executor, pools, records, workspaces, limits=limits, settings=settings, tasks=tasks)
         sweep = tasks.create_task(scheduler.sweep())
         try:
             yield scheduler
@@ -299,3 +324,5 @@ async def open_scheduler(
             sweep.cancel()
             with suppress(StoreError):
                 await records.settle_owed()
+                if workspaces is not None:
+                    await workspaces.settle_owed()

@@ -1,7 +1,11 @@
 """An Executor in memory, for tests of what stands above it. A job's code is a line of words that tell the sandbox what to do.
 
 `hi` prints hi · `sleep 0.1` · `wait` until `executor.go` is set · `stream 3` writes three pieces · `lose` its sandbox goes away ·
-`lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` · `fail 3` exits with 3
+`lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` · `fail 3` exits with 3 ·
+`print 3` prints so many bytes
+
+In a session, with `; ` between them: `add 1` to the number that is the interpreter's state, and print it · `write NAME TEXT` a file ·
+`cat NAME` · `ls` the files · `big 100` so many bytes of state
 """
 
 import asyncio
@@ -10,7 +14,23 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from runnerd import Event, Job, Language, Limits, Output, Rejected, Result, SandboxError, SandboxLost, Started, Usage
+from runnerd import (
+    Event,
+    Job,
+    Language,
+    Limits,
+    Output,
+    Rejected,
+    Result,
+    SandboxError,
+    SandboxLost,
+    Skipped,
+    Started,
+    StateInfo,
+    Stored,
+    Usage,
+)
+from runnerd.spec import Workspace
 
 
 class FakeSandbox:
@@ -30,7 +50,7 @@ class FakeSandbox:
     async def lost(self) -> str:
         return await asyncio.shield(self.gone)
 
-    async def run(self, job: Job, language: Language, limits: Limits) -> AsyncIterator[Event]:
+    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
         assert self.closed == 0, "runs in a sandbox that is closed"
         assert language is self.language
         self.runs += 1
@@ -42,7 +62,12 @@ class FakeSandbox:
         executor.ran.append(job)
         try:
             yield Started(id=job.id, stage="run")
-            word, _, rest = (job.code or "").partition(" ")
+            interpreter = Interpreter(workspace)
+            await interpreter.load()
+            *before, last = (job.code or "").split("; ")
+            for line in before:
+                interpreter.do(line)
+            word, _, rest = last.partition(" ")
             match word:
                 case "sleep":
                     await asyncio.sleep(float(rest))
@@ -61,12 +86,78 @@ class FakeSandbox:
                     return
                 case "refuse":
                     raise Rejected("code: not this one")
-                case "fail":
-                    yield Result(status="failed", exit_code=int(rest))
+                case "print":
+                    yield Result(status="ok", exit_code=0, stdout="x" * int(rest))
                     return
-            yield Result(status="ok", exit_code=0, stdout="hi\n", usage=Usage(ran_ms=1.0))
+                case "fail":
+                    stored, skipped, state = await interpreter.leave(failed=True)
+                    yield Result(status="failed", exit_code=int(rest), stored=stored, skipped=skipped, state=state)
+                    return
+                case _:
+                    interpreter.do(last)
+            stored, skipped, state = await interpreter.leave()
+            stdout = "".join(interpreter.printed) or "hi\n"
+            usage = Usage(ran_ms=1.0)
+            yield Result(status="ok", exit_code=0, stdout=stdout, usage=usage, stored=stored, skipped=skipped, state=state)
         finally:
             executor.running[job.id] -= 1
+
+
+class Interpreter:
+    """What a program does with its session."""
+
+    def __init__(self, workspace: Workspace | None) -> None:
+        self.printed: list[str] = []
+        self._workspace = workspace
+        self._files: dict[str, bytes] = {}
+        self._before: dict[str, bytes] = {}
+        self._state = b""
+
+    async def load(self) -> None:
+        if self._workspace is not None:
+            for file in self._workspace.files:
+                self._files[file.name] = b"".join([chunk async for chunk in file.read()])
+                assert len(self._files[file.name]) == file.size
+            if self._workspace.state is not None:
+                self._state = b"".join([chunk async for chunk in self._workspace.state.read()])
+        self._before = dict(self._files)
+
+    def do(self, line: str) -> None:
+        word, *words = line.split(" ", 2)
+        match word:
+            case "add":
+                self._state = str(int(self._state or b"0") + int(words[0])).encode()
+                self.printed.append(self._state.decode() + "\n")
+            case "big":
+                self._state = b"1".rjust(int(words[0]))
+            case "write":
+                self._files[words[0]] = words[1].encode() if len(words) > 1 else b""
+            case "cat":
+                self.printed.append(self._files[words[0]].decode() + "\n")
+            case "ls":
+                self.printed.append(" ".join(sorted(self._files)) + "\n")
+
+    async def leave(self, *, failed: bool = False) -> tuple[tuple[Stored, ...], tuple[Skipped, ...], StateInfo | None]:
+        if self._workspace is None:
+            return (), (), None
+        kept = [
+            await self._workspace.keep(name, len(content), _chunks(content))
+            for name, content in self._files.items()
+            if self._before.get(name) != content
+        ]
+        info = None
+        if self._workspace.state_bytes:
+            info = StateInfo(restored=self._workspace.state is not None)
+            if self._state and (not failed or self._workspace.state_on_error):
+                size, digest = await self._workspace.keep_state(_chunks(self._state))
+                info = StateInfo(restored=info.restored, size=size, hash=digest)
+        stored = tuple(one for one in kept if isinstance(one, Stored))
+        return stored, tuple(one for one in kept if isinstance(one, Skipped)), info
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 1 << 16):
+        yield content[start : start + (1 << 16)]
 
 
 class FakeExecutor:

@@ -5,22 +5,35 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fake_executor import FakeExecutor, a_language
-from runnerd import Event, Job, KeyValues, Result, StoreError, new_id
+from runnerd import Blobs, Event, Job, KeyValues, Result, StoreError, new_id
+from runnerd.limits import LimitSettings
 from runnerd.pool import PoolSettings
 from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
+from runnerd.workspace import WorkspaceSettings
 from stores import store
 
-LANGUAGES = {"py": a_language("py", warm=2), "js": a_language("js", warm=1), "go": a_language("go", warm=0)}
+LANGUAGES = {"py": a_language("py", warm=2, warmup="python"), "js": a_language("js", warm=1), "go": a_language("go", warm=0)}
+LEASE_S = 0.5
+"""How long one waits here for a daemon that can't write any more to count as dead."""
 POOL = PoolSettings(backoff_s=0.001, backoff_most_s=0.004)
 
 
 @asynccontextmanager
 async def scheduling(
-    executor: FakeExecutor, kv: KeyValues | None = None, pool: PoolSettings = POOL, **settings: Any
+    executor: FakeExecutor,
+    kv: KeyValues | None = None,
+    pool: PoolSettings = POOL,
+    blobs: Blobs | None = None,
+    workspaces: WorkspaceSettings | None = None,
+    limits: LimitSettings | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Scheduler, None]:
     """A scheduler; afterwards nothing may be left of its jobs and sandboxes."""
     async with store("memory").open_kv() as memory:
-        async with open_scheduler(executor, LANGUAGES, kv or memory, None, SchedulerSettings(**settings), pool) as scheduler:
+        opening = open_scheduler(
+            executor, LANGUAGES, kv or memory, limits, SchedulerSettings(**({"lease_s": LEASE_S} | settings)), pool, blobs, workspaces
+        )
+        async with opening as scheduler:
             yield scheduler
         assert executor.alive == 0
         assert all(sandbox.closed == 1 for sandbox in executor.closed)

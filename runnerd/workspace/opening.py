@@ -1,0 +1,76 @@
+"""Opens all of it: sessions, files and state, over one key-value store and one blob store."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+
+from ..job import Job
+from ..limits import LimitSettings
+from ..nursery import open_nursery
+from ..record import Entry, Records
+from ..sessions import Owner, Sessions
+from ..store import Blobs
+from .files import Contents
+from .heads import Heads
+from .lines import Place
+from .names import head_key
+from .service import SessionService
+from .settings import StateSettings, WorkspaceSettings
+from .sweeper import Sweeper
+from .visit import Visit
+from .visits import Visits
+
+_DAY_S = 86_400.0
+
+
+class Workspaces:
+    """What jobs need of sessions. Made by `open_workspaces`."""
+
+    def __init__(self, visits: Visits, sweeper: Sweeper, sessions: Sessions) -> None:
+        self.sessions = sessions
+        """What ingresses ask."""
+        self.sweeper = sweeper
+        self._visits = visits
+
+    def line(self, job: Job) -> AbstractContextManager[Place]:
+        """Stand in line for the job's session, in this daemon, while the block lasts; without one, or for a new one, nobody waits."""
+        return self._visits.lines.join(head_key(job.tenant, job.session) if job.session else "")
+
+    async def enter(self, job: Job, entry: Entry | None) -> Visit:
+        """Take the job's session. See `Visits.enter`."""
+        return await self._visits.enter(job, entry)
+
+    async def catch_up(self, tenant: str, session: str) -> None:
+        """Have a session moved to what a job left that ended in it. Raises StoreError."""
+        await self._visits.see(Owner(tenant=tenant), session)
+
+    async def settle_owed(self) -> None:
+        """Try again what the store did not take. Raises StoreError at the first that it still does not."""
+        await self._visits.settle_owed()
+
+    def health(self) -> dict[str, Any]:
+        """What was swept: plain data."""
+        return dict(self.sweeper.counts)
+
+
+@asynccontextmanager
+async def open_workspaces(
+    records: Records, blobs: Blobs, limits: LimitSettings, settings: WorkspaceSettings
+) -> AsyncGenerator[Workspaces, None]:
+    """Sessions while the block is open. Leaving it waits for what is still being removed."""
+    heads = Heads(records)
+    contents = Contents(records, blobs, settings.state.hot_bytes, _hot_ttl_s(settings.state))
+    async with open_nursery() as tasks:
+        visits = Visits(records, heads, contents, settings=settings, limits=limits, tasks=tasks)
+        sweeper = Sweeper(visits, records, blobs)
+        loops = [tasks.create_task(loop) for loop in sweeper.loops()]
+        try:
+            yield Workspaces(visits, sweeper, SessionService(visits))
+        finally:
+            for loop in loops:
+                loop.cancel()
+
+
+def _hot_ttl_s(state: StateSettings) -> float:
+    """How long a snapshot lies in the key-value store if nobody ever looks after it again: a start that was lost left it there."""
+    return 2 * (state.ttl_s + state.archive_check_s) + _DAY_S
