@@ -5,9 +5,13 @@ a program left (`collect`). It reads everything as the job's user, inside the jo
 with more rights than the job has.
 
     to the child                              from the child
-    run     {argv | python, file, files, …}   ready  {}
-    file    {name} body, more: true           failed {reason | limit}     before the program runs
-    collect {inputs, stamp, …}                done   {code, dirty}        a warm program ended; it may only choose its own code
+    run     {argv | python, file, files, …}   ready   {}
+    file    {name} body, more: true           failed  {reason | limit}    before the program runs
+    state   {} body, more: true               loading {}                  all that was to come is there, a snapshot among it
+    collect {inputs, stamp, …}                began   {changed, …}        the program runs: only where the request says `begins`
+                                              done    {code, dirty}       a warm program ended; it may only choose its own code
+                                              taken   {size | problem, …} what follows is a snapshot of that size
+                                              state   {} body
                                               file, skipped, collected    see collect.py
 """
 
@@ -21,11 +25,11 @@ import signal
 import socket
 from typing import Any, NamedTuple, NoReturn
 
-from . import collect, landlock, linux, pages, preload, program, seccomp
+from . import collect, landlock, linux, pages, preload, program, seccomp, variables
 from .frames import HEAD, Header, Unpacker, pack
 from .options import POD, PROCESS, STRONG, USERNS, Options
 
-_read_fd, _write_fd = os.read, os.write
+_read_fd, _write_fd, _getpid = os.read, os.write, os.getpid
 CONTROL = 3
 """Descriptor of the control socket. A program that a job starts does not inherit it."""
 RULESET = 4
@@ -155,14 +159,33 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
         return 0
     free_inodes = os.statvfs(".").f_ffree
     try:
-        _take_files(request, requests)
+        changed = _take_files(request, requests)
+        state = _take_state(request, requests)
     except OSError as error:
         control.sendall(pack({"type": "failed", **_file_failure(error)}))
         return 125
     if requests.fds:
         os.dup2(requests.fds[0], 0)
         os.close(requests.fds[0])
-    return _become(request, options, slot, control, free_inodes)
+    began = _Began(control, changed, state) if request.get("begins") else None
+    return _become(request, options, slot, control, free_inodes, began)
+
+
+class _Began:
+    """What a program that the agent waits for says when it begins."""
+
+    def __init__(self, control: socket.socket, changed: int, state: bytes) -> None:
+        self._control = control
+        self._changed = changed
+        self._state = state
+
+    def say(self, namespace: dict[str, Any] | None = None) -> None:
+        """Say it, once earlier variables are in the namespace."""
+        header: Header = {"type": "began", "changed": self._changed}
+        if self._state and namespace is not None:
+            header.update(variables.bring(self._state, namespace, self._control, self._changed))
+            self._state = b""
+        self._control.sendall(pack(header))
 
 
 def _file_failure(error: OSError) -> Header:
@@ -171,9 +194,14 @@ def _file_failure(error: OSError) -> Header:
     return {"reason": f"could not write {error.filename!r}: {error.strerror}"}
 
 
-def _take_files(request: Header, requests: _Requests) -> None:
-    """Write the job's files, all with the same time: what still has it at the end was not touched."""
+def _take_files(request: Header, requests: _Requests) -> int:
+    """Write the job's files, all with the same time: what still has it at the end was not touched.
+
+    Returns when the last of them was changed, by the clock that nobody can set (ctime, in ns), where the agent wants to know.
+    """
     stamp = request["stamp"]
+    begins = request.get("begins", False)
+    changed = 0
     for _ in range(request["files"]):
         fd = -1
         try:
@@ -189,9 +217,26 @@ def _take_files(request: Header, requests: _Requests) -> None:
                     body = body[os.write(fd, body) :]
                 more = header.get("more", False)
             os.utime(fd, ns=(stamp, stamp))
+            if begins:
+                changed = max(changed, os.fstat(fd).st_ctime_ns)
         finally:
             if fd >= 0:
                 os.close(fd)
+    return changed
+
+
+def _take_state(request: Header, requests: _Requests) -> bytes:
+    """The snapshot to load, empty for none."""
+    state = request.get("state")
+    bodies: list[bytes] = []
+    more = bool(state and state["load"])
+    while more:
+        frame = requests.next()
+        if frame is None:
+            raise OSError(errno.EPIPE, "the agent hung up")
+        bodies.append(frame[1])
+        more = frame[0].get("more", False)
+    return b"".join(bodies)
 
 
 def create(name: str) -> int:
@@ -202,7 +247,7 @@ def create(name: str) -> int:
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
 
 
-def _become(request: Header, options: Options, slot: int, control: socket.socket, free_inodes: int) -> int:
+def _become(request: Header, options: Options, slot: int, control: socket.socket, free_inodes: int, began: _Began | None) -> int:
     """Run the program in this interpreter, or replace it by another."""
     limits = request["limits"]
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
@@ -216,9 +261,20 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
     if request["python"]:
         os.environ.clear()
         os.environ.update(env)
-        code = program.run(os.path.join(options.workspace(slot), request["file"]), request["args"], request["stream"])
+        path = os.path.join(options.workspace(slot), request["file"])
+        namespace = program.namespace(path, request["args"], request["stream"])
+        state = request.get("state")
+        pid = os.getpid() if state else 0
+        if began is not None:
+            began.say(namespace)
+        code = program.run(path, namespace)
         _say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
+        if state and state["most"] and (code == 0 or state["on_error"]) and _getpid() == pid:
+            variables.give(namespace, state["most"], CONTROL)
+        _wait_to_be_killed()
         return code
+    if began is not None:
+        began.say()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so across exec
     argv = request["argv"]
@@ -237,10 +293,15 @@ def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str
 
 
 def _say_done(code: int, clean: bool) -> None:
-    """Tell the end with nothing that the program may have replaced, and wait to be killed: until then its cost can be read."""
+    """Tell the end with nothing that the program may have replaced."""
     header = b'{"type":"done","code":%d,"dirty":%s}' % (code, b"false" if clean else b"true")
     with contextlib.suppress(OSError):  # the program may have used up the socket
         _write_fd(CONTROL, HEAD.pack(len(header), 0) + header)
+
+
+def _wait_to_be_killed() -> None:
+    """Until then the cost of this process can be read."""
+    with contextlib.suppress(OSError):
         _read_fd(CONTROL, 1)
 
 

@@ -4,15 +4,23 @@
 
     to the agent                                  from the agent
     file   {name} body, more: true = goes on      ready   {level, enforced, missing, tenant, tmp}
-    run    {tenant, lang, stages, env, …}         started {stage}
+    run    {tenant, lang, stages, env, …}         loaded  {problem, skipped}        what became of the snapshot that was sent
+    state  {} body, more: true = goes on          started {stage}
     stdin  {} body, empty body = end of input     output  {stream, stage} body
-                                                  ended   {stage, …}        a stage is over
-                                                  file    {name} body, more: true = goes on
+                                                  ended   {stage, …}                a stage is over
+                                                  taken   {size, problem, skipped}  a snapshot follows, or is none or cut off
+                                                  state   {} body, more: true = goes on
+                                                  file    {name, size} body, more: true = goes on, cut: true = breaks off
                                                   skipped {name, reason}
-                                                  done    {}                the job is over
-                                                  lost    {reason}          the sandbox is, and the job with it
+                                                  done    {}                        the job is over
+                                                  lost    {reason}                  the sandbox is, and the job with it
 
 One connection is one lease: closing it ends the job and the sandbox. The agent imports nothing of runnerd.
+
+A job of a session has two fields more in its `run`. `begins: true`: its files may be long in coming, so its clock starts,
+and `started` is said, only when they are all there and the program begins. `state: {load, most, on_error}`: whether a snapshot
+of variables comes (`state` frames, after the files), how large the one at the end may be (0: none is taken), and whether
+it is taken of a program that failed. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an exception's.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from .slot import Slot
 if TYPE_CHECKING:
     from .server import Server
 
-HELD = ("started", "output", "ended", "file", "skipped")
+HELD = ("loaded", "started", "output", "ended", "taken", "state", "file", "skipped")
 """Frames that may wait for the next one."""
 PENDING_FRAMES = 64
 """Frames kept while the cell is rebuilt for another tenant; then the executor has to wait."""
@@ -33,6 +33,7 @@ class Lease:
         self._run: Run | None = None
         self._request: Header | None = None
         self._asked = 0.0
+        self._made_wait = False
         self._channel = Channel(loop, sock, self._data, self._closed, self._has_room)
 
     def give(self, slot: Slot) -> None:
@@ -96,6 +97,8 @@ class Lease:
         assert run is not None
         if header["type"] == "file":
             run.file(header, body)
+        elif header["type"] == "state":
+            run.state(header, body)
         elif header["type"] == "stdin" and run.stdin is not None:
             if body:
                 run.stdin.write(body)
@@ -115,11 +118,17 @@ class Lease:
         run = self._run  # where nobody listens live, a short job's frames go out together: each write wakes the executor
         self._channel.write(pack(header, body), hold=run is not None and not run.stream and header["type"] in HELD)
         if self._channel.full and self._slot is not None:
+            self._made_wait = True
             self._slot.pause_output(True)
 
     def _has_room(self) -> None:
         if self._slot is not None:
             self._slot.pause_output(False)
+
+    def made_wait(self) -> bool:
+        """Whether the executor has made us wait, since this was last asked or now."""
+        made, self._made_wait = self._made_wait or self._channel.full, False
+        return made
 
     def over(self) -> None:
         """The job is over: leave the slot to renew itself, and hang up once all is said."""

@@ -19,10 +19,12 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import cell, child, forks, linux, preload, program, rehearsal, root, seccomp
+from . import cell, child, forks, linux, preload, program, rehearsal, root, seccomp, snapshot
 from .options import NAMESPACED, STRONG, USERNS, Options
 
 CONTROL = 3
+MODULES = "modules"
+"""The directory beside the agent's archive with what snapshots need, where the interpreter lacks it."""
 MOST_FDS = 8
 BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 
@@ -55,7 +57,8 @@ def _prepare(options: Options) -> child.Ground:
     os.umask(0o022)
     linux.set_name("runnerd-master")
     linux.set_pdeathsig(signal.SIGKILL)
-    _forget_command_line()
+    archive = _forget_command_line()
+    snapshot.import_ahead(os.path.join(os.path.dirname(archive), MODULES))  # as long as its files are within reach
     uid, gid = os.getuid(), os.getgid()
     if options.level == USERNS:
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWUTS)
@@ -75,13 +78,14 @@ def _prepare(options: Options) -> child.Ground:
     return child.Ground(job_filter, rehearsal.pages_of_a_job(options))
 
 
-def _forget_command_line() -> None:
-    """The agent's archive is neither on the job's sys.path nor within reach of its root."""
+def _forget_command_line() -> str:
+    """The agent's archive is neither on the job's sys.path nor within reach of its root. Returns its path."""
     archive = sys.path[0]
     sys.path[:] = [path for path in sys.path if path != archive]
     sys.path_importer_cache.pop(archive, None)
     sys.argv = [""]
     sys.dont_write_bytecode = True
+    return archive
 
 
 def _fork_cell(options: Options, request: dict[str, Any], fds: list[int], control: socket.socket, ground: child.Ground) -> int:

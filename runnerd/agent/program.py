@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def run(path: str, args: list[str], stream: bool) -> int:
-    """Run the program at `path` as `__main__` and return its exit code, threads joined and output flushed."""
+def namespace(path: str, args: list[str], stream: bool) -> dict[str, Any]:
+    """Make this interpreter one that was started with the program at `path`; returns the globals of its `__main__`."""
     sys.argv = [path, *args]
     sys.path.insert(0, os.path.dirname(path))
     if stream:
@@ -21,8 +21,18 @@ def run(path: str, args: list[str], stream: bool) -> int:
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=builtins)
     sys.modules["__main__"] = main
+    _mains.append(main)
+    return main.__dict__
+
+
+_mains: list[types.ModuleType] = []
+"""Keeps it alive, whatever the program does to `sys.modules`."""
+
+
+def run(path: str, variables: dict[str, Any]) -> int:
+    """Run the program at `path` in its namespace and return its exit code, threads joined and output flushed."""
     gc.enable()
-    code = _guarded(lambda: execute(path, main.__dict__))
+    code = _guarded(lambda: execute(path, variables))
     return _finish(code)
 
 

@@ -6,22 +6,19 @@ import os
 import time
 from typing import Any, Protocol
 
-from .frames import CHUNK, Header, pack
+from .frames import Header, pack
+from .gathering import Gathering, GatheringListener
+from .keeping import Keeping
 from .loop import Loop, Outbox, Timer
 from .options import Options
 from .slot import Slot
 
 FLOOD = 64
 """A program that writes so many times more than is kept is ended."""
-ENTRIES = 100_000
-SKIPPED = 100
 
 
-class RunListener(Protocol):
+class RunListener(GatheringListener, Protocol):
     """The lease, as its run sees it."""
-
-    def emit(self, header: Header, body: bytes = b"") -> None:
-        """Send a frame to the executor."""
 
     def over(self) -> None:
         """There is no more to send. Called once."""
@@ -45,16 +42,24 @@ class Run:
         self._stage: Header = {}
         self._inputs: dict[str, int] = {}
         self._files_left: int = request["files"]
-        self._file_open = ""
+        self._changed = 0
+        self._keeping = Keeping(request["state"], listener.emit) if request.get("state") else None
+        self._begins = False
+        """Whether the child says when the program begins, and has not yet."""
+        self._taking = False
+        """Whether the program has ended and gives up its variables."""
+        self._dirty: object = None
         self._deadline: Timer | None = None
-        self._started = 0.0
+        self._started = asked
         self._written = {"stdout": 0, "stderr": 0}
         self._cause = ""
         self._detail = ""
         self._succeeded = False
         self._code: int | None = None
         self._stage_over = False
-        self._collecting = False
+        self._ended = 0.0
+        """When the program said that it had ended, where it lives on to give up its variables."""
+        self._gathering: Gathering | None = None
         self._over = False
         self.stream: bool = request.get("stream", False)
         """Whether output is wanted as it is written."""
@@ -63,17 +68,22 @@ class Run:
 
     def start(self) -> None:
         """Set the limits and give the waiting child its request; the files follow through `file`."""
-        limits = self._request["limits"]
-        try:
-            self._slot.limit(limits["memory_bytes"], limits["processes"], limits["cpu_cores"])
-        except OSError:  # less than the standby child has in use
-            self._refuse_memory()
+        if not self._limit():
             return
         if self._request.get("stdin"):
             self._stdin_read, write = os.pipe()
             os.set_blocking(write, False)
             self.stdin = Outbox(self._loop, write, self._listener.child_room)
         self._next_stage()
+
+    def _limit(self) -> bool:
+        limits = self._request["limits"]
+        try:
+            self._slot.limit(limits["memory_bytes"], limits["processes"], limits["cpu_cores"])
+        except OSError:  # less than the standby child has in use
+            self._refuse_memory()
+            return False
+        return True
 
     def _refuse_memory(self) -> None:
         self._stage, self._cause = self._stages[-1], "memory"
@@ -88,6 +98,11 @@ class Run:
         if not header.get("more"):
             self._files_left -= 1
         self._slot.send(pack({"name": name, "more": True} if header.get("more") else {"name": name}, body))
+
+    def state(self, header: Header, body: bytes) -> None:
+        """Pass a piece of the snapshot on to the child that is to load it."""
+        if self._begins and self._keeping is not None and self._keeping.load:
+            self._slot.send(pack({"type": "state", "more": True} if header.get("more") else {"type": "state"}, body))
 
     def end(self, cause: str) -> None:
         """End the stage that runs, because of `timeout` or `output`."""
@@ -106,18 +121,27 @@ class Run:
 
     def child_ready(self) -> None:
         """The child of the next stage, or the one that collects, waits for its request."""
-        if self._collecting:
-            self._collect()
-        else:
+        if self._gathering is not None:
+            wanted = {"inputs": self._inputs, "stamp": self._request["stamp"], "changed": self._changed, **self._request["collect"]}
+            self._gathering.start(wanted)
+        elif self._limit():  # the cell forgets them when a child ends
             self._next_stage()
 
     def child_said(self, header: Header, body: bytes) -> None:
         """A frame of the child."""
         kind = header.get("type")
-        if self._collecting:
-            self._collected(kind, header, body)
+        if self._gathering is not None:
+            if self._gathering.take(kind, header, body):
+                self._finish()
+        elif self._taking and self._keeping is not None:
+            if self._keeping.take(kind, header, body):
+                self._leave()
         elif self._stage_over or self._code is not None:
             pass
+        elif self._begins and kind == "loading":
+            self._load(header)
+        elif self._begins and kind == "began":
+            self._begin(header)
         elif kind == "done" and self._stage.get("python") and isinstance(header.get("code"), int):
             self._done(header["code"] & 0xFF, header.get("dirty"))
         elif kind == "failed":
@@ -128,17 +152,26 @@ class Run:
 
     def _done(self, code: int, dirty: object) -> None:
         """A warm program says that it has ended; believed of its own code and files only, and killed for it."""
-        self._code = code
+        self._code, self._dirty = code, dirty
+        if self._keeping is not None and self._keeping.wanted(code):
+            self._await_state()
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """A warm program has said all: end it."""
+        self._taking = False
         if not self._slot.kill_alone():
             self._kill()
             return
-        self._end_stage(code, None, 0, 0)
-        if dirty is False and len(self._inputs) == 1:
+        if not self._stage_over:
+            self._end_stage(self._code, None, 0, 0)
+        if self._dirty is False and len(self._inputs) == 1:
             self._finish()
 
     def output(self, stream: str, data: bytes) -> None:
         """Pass output on, as much as is kept of it; a flood ends the job."""
-        if self._stage_over or self._collecting:
+        if self._stage_over or self._ended or self._gathering is not None:
             return
         before = self._written[stream]
         self._written[stream] = before + len(data)
@@ -150,26 +183,30 @@ class Run:
 
     def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
         """A warm program is over as soon as nothing of it runs: no need to wait until its memory is torn down."""
-        if self._code is None or self._stage_over:
+        if self._code is None or self._taking or self._gathering is not None:
             return
-        self._end_stage(self._code, None, cpu_ns, memory)
+        if not self._stage_over:
+            self._end_stage(self._code, None, cpu_ns, memory)
         if self._nothing_but(only_file):
             self._finish()
 
     def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:
         """The stage is over, if it was not already; go on with the next, with its files, or not at all."""
-        if self._collecting:
-            self._emit_collect_failure()
+        if self._gathering is not None:
+            self._gathering.end(failed=True)
             self._finish()
             return
+        if self._keeping is not None and self._keeping.loading and not self._cause:
+            self._begin_anew(self._keeping)
+            return
+        self._stop_taking("died")
         if not self._stage_over:
-            code = os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status) if self._code is None else self._code
             self._end_stage(code if code >= 0 else None, -code if code < 0 else None, cpu_ns, memory)
         if self._stages and self._succeeded:
             self._slot.fork(renew=False)
         elif self._request["collect"]["files"] > 0 and self._stage["name"] == "run" and not self._nothing_but(only_file):
-            self._collecting = True
-            self._slot.fork(renew=False)
+            self._gather()
         else:
             self._finish()
 
@@ -179,15 +216,23 @@ class Run:
 
     def over_limit(self, limit: str) -> None:
         """The cell has killed everything for using too much of something."""
-        self._cause = self._cause or limit
+        if self._keeping is not None and self._keeping.loading:
+            self._keeping.end_loading("memory")
+        elif self._taking:
+            self._stop_taking("memory")
+        else:
+            self._cause = self._cause or limit
 
     def cell_lost(self, reason: str) -> None:
         """The whole cell is gone."""
+        self._stop_taking("died")
+        if self._ended and not self._stage_over:  # the program had ended by itself
+            self._end_stage(self._code, None, 0, 0)
         if self._cause in ("timeout", "output", "memory", "processes", "workspace") and not self._stage_over:
             self._end_stage(None, 9, 0, 0)
             self._finish(lost=True)
         elif not self._over:
-            if not self._stage_over or self._collecting:
+            if not self._stage_over or self._gathering is not None:
                 self._emit({"type": "lost", "reason": reason})
             self._finish(lost=True)
 
@@ -195,6 +240,7 @@ class Run:
 
     def _next_stage(self) -> None:
         self._stage = stage = self._stages.pop(0)
+        self._begins = self._request.get("begins", False) and self._files_left > 0
         self._stage_over, self._cause, self._code = False, "", None
         self._written = {"stdout": 0, "stderr": 0}
         if self._slot.group is not None:
@@ -211,12 +257,21 @@ class Run:
             "files": self._files_left,
             "limits": stage["limits"],
         }
+        if self._begins:
+            request["begins"] = True
+        if self._keeping is not None and stage.get("python"):
+            request["state"] = {**self._request["state"], "load": self._keeping.load}
         last = not self._stages
         self._slot.send(pack(request), self._stdin_read if last else -1)
-        if last and self._stdin_read >= 0:
-            os.close(self._stdin_read)
-            self._stdin_read = -1
+        if not self._begins:
+            self._start_clock()
+
+    def _start_clock(self) -> None:
+        """The program runs from now on."""
+        if not self._stages:
+            self._drop_stdin()
         self._started = time.monotonic()
+        stage = self._stage
         self._deadline = self._loop.call_after(stage["wall_s"], lambda: self.end("timeout"))
         self._emit({"type": "started", "stage": stage["name"], "after_ms": (self._started - self._asked) * 1e3})
 
@@ -233,7 +288,7 @@ class Run:
             "signal": signal_number,
             "cause": self._cause,
             "detail": self._detail,
-            "wall_ms": (time.monotonic() - self._started) * 1e3,
+            "wall_ms": ((self._ended or time.monotonic()) - self._started) * 1e3,
             "cpu_ms": cpu_ns / 1e6,
             "memory_bytes": memory,
             "written": self._written,
@@ -244,6 +299,12 @@ class Run:
             ended["memory_bytes"] = memory if usage.memory_bytes is None else usage.memory_bytes
         self._emit(ended)
 
+    def _drop_stdin(self) -> None:
+        """The last child has it."""
+        if self._stdin_read >= 0:
+            os.close(self._stdin_read)
+            self._stdin_read = -1
+
     def _kill(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -253,37 +314,71 @@ class Run:
         """Whether that is the job's program, and all that it brought: then there is nothing to collect."""
         return len(self._inputs) == 1 and only_file in self._inputs
 
+    # Variables
+
+    def _load(self, header: Header) -> None:
+        """The child has all that it is to have, and loads the snapshot."""
+        self._changed = header.get("changed", 0)
+        if self._keeping is not None and self._keeping.begin_loading():
+            self._deadline = self._loop.call_after(self._options.state_s, self._load_too_slow)
+
+    def _load_too_slow(self) -> None:
+        if self._keeping is not None:
+            self._keeping.end_loading("time")
+            self._kill()
+
+    def _begin(self, header: Header) -> None:
+        """The program begins, with the variables of an earlier one or without."""
+        self._begins = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._changed = self._changed or header.get("changed", 0)
+        if self._keeping is not None:
+            self._keeping.loaded(header)
+        self._start_clock()
+
+    def _begin_anew(self, keeping: Keeping) -> None:
+        """What loaded the snapshot has ended: another child runs the program, among the files that are there already."""
+        keeping.unloadable()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._stages.insert(0, self._stage)
+        self._slot.fork(renew=False)
+
+    def _await_state(self) -> None:
+        """The program has ended: whatever becomes of its variables, that is its result."""
+        self._slot.drain_output()
+        self._taking, self._ended = True, time.monotonic()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._slot.group is not None:
+            self._end_stage(self._code, None, 0, 0)
+        self._deadline = self._loop.call_after(self._options.state_s, self._take_too_slow)
+
+    def _take_too_slow(self) -> None:
+        if self._listener.made_wait():
+            self._deadline = self._loop.call_after(self._options.state_s, self._take_too_slow)
+        else:
+            self._stop_taking("time")
+            self._leave()
+
+    def _stop_taking(self, why: str) -> None:
+        if self._taking and self._keeping is not None:
+            self._keeping.cut(why)
+        self._taking = False
+
     # Files
 
-    def _collect(self) -> None:
-        wanted = self._request["collect"]
-        request = {
-            "type": "collect",
-            "inputs": self._inputs,
-            "stamp": self._request["stamp"],
-            "entries": ENTRIES,
-            "skipped": SKIPPED,
-            **wanted,
-        }
-        text = pack(request)
-        self._slot.send(text)
-        self._deadline = self._loop.call_after(self._options.collect_s, self._collect_too_slow)
+    def _gather(self) -> None:
+        """Nothing of the job runs any more: another child collects what it left."""
+        self._gathering = Gathering(self._loop, self._slot, self._listener, self._options.collect_s, self._gather_too_slow)
+        self._slot.fork(renew=False)
 
-    def _collected(self, kind: object, header: Header, body: bytes) -> None:
-        if kind == "file" and len(body) <= CHUNK:
-            self._emit(header, body)
-        elif kind == "skipped":
-            self._emit(header)
-        elif kind == "collected":
-            self._finish()
-
-    def _collect_too_slow(self) -> None:
-        self._emit_collect_failure()
+    def _gather_too_slow(self) -> None:
+        if self._gathering is not None:
+            self._gathering.end(failed=True)
         self._slot.destroy()
         self._finish(lost=True)
-
-    def _emit_collect_failure(self) -> None:
-        self._emit({"type": "skipped", "name": ".", "reason": "the files could not be read in time, or not at all"})
 
     def _finish(self, lost: bool = False) -> None:
         """There is no more to come; `lost` where nothing good is to be said of the slot."""
@@ -292,11 +387,11 @@ class Run:
         self._over = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._gathering is not None:
+            self._gathering.end()
         if self.stdin is not None:
             self.stdin.close()
-        if self._stdin_read >= 0:
-            os.close(self._stdin_read)
-            self._stdin_read = -1
+        self._drop_stdin()
         if not lost or self._stage_over:
             self._emit({"type": "done"})
         self._listener.over()

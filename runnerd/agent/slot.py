@@ -171,9 +171,11 @@ class Slot:
             linux.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def pause_output(self, paused: bool) -> None:
-        """Stop or resume reading the child's output: it blocks when its pipes are full."""
+        """Stop or resume reading what the child writes, and says: it blocks when its pipes are full."""
         if paused != self._paused:
             self._paused = paused
+            if self._child is not None:
+                self._child.pause(paused)
             for fd in self._pipes.values():
                 self._loop.modify(fd, 0 if paused else 1)
 
