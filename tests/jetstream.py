@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,27 @@ class Store(Memory, tag="given", frozen=True, kw_only=True):
         yield self.kv
 
 
+@asynccontextmanager
+async def a_daemon(
+    nats: Nats, state: Path, flags: tuple[str, ...], executor: FakeExecutor, kv: KeyValues | None = None
+) -> AsyncIterator[Daemon]:
+    """A daemon with one ingress, two languages, and programs in memory; `kv` in place of the store that the flags say."""
+    plugins = find_plugins()
+    languages = {code: a_language(code, run=("sh", "{file}"), version=("sh", "-c", "echo 1")) for code in ("py", "js")}
+    plugins = msgspec.structs.replace(plugins, languages=languages)
+    flags = (f"state_dir={state}", "pool.enabled=false", "store.blob.kind=memory", *flags)
+    settings = load_config(plugins, flags=flags, environ={}, directory=state.parent).settings
+    store = settings.store if kv is None else msgspec.structs.replace(settings.store, kv=Store(kv=kv))
+    settings = msgspec.structs.replace(settings, ingress={"nats": nats}, store=store)
+
+    @asynccontextmanager
+    async def given(*_: Any) -> AsyncIterator[FakeExecutor]:
+        yield executor
+
+    async with open_daemon(settings, plugins, open_executor=given) as daemon:
+        yield daemon
+
+
 class Durable:
     """One server, one store, a client; daemons come and go."""
 
@@ -55,30 +77,12 @@ class Durable:
         self, executor: FakeExecutor | None = None, *, slots: int = 4, grace_s: float = 20.0, flags: tuple[str, ...] = (), **jetstream: Any
     ) -> AsyncIterator[Daemon]:
         """A daemon on the server. Leaving the block drains it."""
-        executor = executor or Executor()
         self.daemons += 1
-        plugins = find_plugins()
-        plugins = msgspec.structs.replace(
-            plugins, languages={code: a_language(code, run=("sh", "{file}"), version=("sh", "-c", "echo 1")) for code in ("py", "js")}
-        )
-        flags = (
-            f"state_dir={self.directory}/daemon{self.daemons}",
-            f"scheduler.slots={slots}",
-            f"scheduler.grace_s={grace_s}",
-            "pool.enabled=false",
-            *flags,
-        )
-        settings = load_config(plugins, flags=flags, environ={}, directory=self.directory).settings
+        state = self.directory / f"daemon{self.daemons}"
+        flags = (f"scheduler.slots={slots}", f"scheduler.grace_s={grace_s}", *flags)
+        kv = None if any(flag.startswith("store.kv.") for flag in flags) else self.kv
         nats = Nats(url=self.server.url, drain_s=grace_s, jetstream=JetStream(**{**FAST, **jetstream}))
-        settings = msgspec.structs.replace(
-            settings, ingress={"nats": nats}, store=msgspec.structs.replace(settings.store, kv=Store(kv=self.kv), blob=Memory())
-        )
-
-        @asynccontextmanager
-        async def given(*_: Any) -> AsyncIterator[FakeExecutor]:
-            yield executor
-
-        async with open_daemon(settings, plugins, open_executor=given) as daemon:
+        async with a_daemon(nats, state, flags, executor or Executor(), kv) as daemon:
             yield daemon
             await daemon.drain()
 
@@ -147,6 +151,39 @@ async def durable(directory: Path, **server: Any) -> AsyncIterator[Durable]:
         Memory().open_kv() as kv,
     ):
         yield Durable(directory, running, client, kv)
+
+
+class Process:
+    """A daemon that can be killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def end(self, number: int) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self._process.send_signal(number)
+        return await self._process.wait()
+
+
+@asynccontextmanager
+async def process(bus: Durable, name: str, *flags: str, **jetstream: Any) -> AsyncIterator[Process]:
+    """A daemon in a process of its own, which takes jobs. It is killed when the block ends."""
+    settings = {"url": bus.server.url, "jetstream": {**FAST, **jetstream}}
+    arguments = [str(Path(__file__).with_name("jetstream_daemon.py")), json.dumps(settings), str(bus.directory / name), *flags]
+    started = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert started.stdout is not None
+        async with asyncio.timeout(60):
+            while b"ready" not in (line := await started.stdout.readline()):
+                assert line, "the daemon ended before it took jobs"
+        yield Process(started)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            started.kill()
+        await started.communicate()
 
 
 @contextlib.asynccontextmanager

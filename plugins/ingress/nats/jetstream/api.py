@@ -42,10 +42,12 @@ class Kept(Struct, frozen=True, kw_only=True):
 class Api:
     """Requests to JetStream. Each raises NoAnswer where there is none in time, and ApiError where the server refuses."""
 
-    def __init__(self, connection: Connection, domain: str, timeout_s: float) -> None:
+    def __init__(self, connection: Connection, domain: str, *, timeout_s: float, store_s: float) -> None:
+        """`timeout_s`: how long an answer may take. `store_s`: how long storing a message may take, which is then tried again."""
         self._connection = connection
         self._root = f"$JS.{domain}.API" if domain else "$JS.API"
         self._timeout_s = timeout_s
+        self._store_s = store_s
 
     async def call(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask for `what`, such as `STREAM.INFO.NAME`; the answer."""
@@ -55,7 +57,7 @@ class Api:
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
         """Store a message; returns when the server has it."""
-        _checked(await self._connection.request(subject, body, headers, self._timeout_s))
+        _checked(await self._connection.request(subject, body, headers, self._store_s))
 
     async def pull(self, stream: str, consumer: str, request: Mapping[str, Any], inbox: str) -> bool:
         """Have messages sent to `inbox`; whether the request went out."""

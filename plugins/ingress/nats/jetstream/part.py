@@ -36,7 +36,7 @@ class JetStreamPart:
         api, topology = tools(nats, bus)
         self._setup = Setup(api, topology)
         self._room = Room(len(settings.classes) + settings.ahead)
-        self._hands = Hands(bus.main, bus.counters, ack_wait_s=settings.ack_wait_s, answer_s=nats.connect_s)
+        self._hands = Hands(bus.main, bus.counters, ack_wait_s=settings.ack_wait_s, answer_s=settings.answer_s)
         self._outcomes = Outcomes(bus, services, api, self._hands, topology)
         bounds = DurableBounds(
             body_bytes=nats.body_bytes,
@@ -98,7 +98,7 @@ def tools(nats: "Nats", bus: Bus) -> tuple[Api, Topology]:
     settings = nats.jetstream
     version = bus.main.client.connected_server_version
     topology = Topology(prefix=nats.prefix, settings=settings, version=(version.major, version.minor))
-    return Api(bus.main, settings.domain, nats.connect_s), topology
+    return Api(bus.main, settings.domain, timeout_s=nats.connect_s, store_s=settings.answer_s), topology
 
 
 async def wanted(nats: "Nats", bus: Bus) -> bool | None:

@@ -36,6 +36,8 @@ class JetStream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message of which nothing was heard for so long is delivered to another daemon. Those in hand are renewed at a third of it."""
     ack_pending: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Messages in the hands of all daemons together; it should be far above their slots."""
+    answer_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    """How long the server may take to store a result, or to forget a message, before it is asked again."""
     again_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     """First pause before a job that runnerd could not run comes again, and before this daemon asks for more; it grows."""
     again_most_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
