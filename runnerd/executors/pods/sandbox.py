@@ -1,0 +1,56 @@
+"""A pod as a sandbox: the agent behind its wire, and what the cluster says about the end of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from ...agent.frames import Header
+from ...errors import SandboxLost
+from ...job import Event, Job, Limits, Result
+from ...spec import Language, Workspace
+from ..sandbox import AgentSandbox
+from .condition import End
+from .knock import PodWire
+from .sighting import Sighting
+
+EXPLAIN_S = 5.0
+"""How long we wait for the cluster to say why an agent has hung up, before we say only that it has."""
+
+
+class PodSandbox(AgentSandbox):
+    """A lease on a pod."""
+
+    def __init__(self, wire: PodWire, ready: Header, cpu_cores: float, sighting: Sighting) -> None:
+        super().__init__("pods", wire, ready, cpu_cores)
+        self._sighting = sighting
+
+    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+        """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
+        try:
+            async for event in super().run(job, language, limits, workspace):
+                yield event
+        except SandboxLost as error:
+            end = await self._end()
+            if end is None:
+                raise
+            if not end.oom:
+                raise SandboxLost(f"{end.reason} ({error})") from error
+            yield self._out_of_memory(job, limits, end)
+
+    async def lost(self) -> str:
+        """Wait until the agent hangs up, or the pod is gone; returns why."""
+        reason = await super().lost()
+        end = await self._end()
+        return end.reason if end is not None else reason
+
+    async def _end(self) -> End | None:
+        """What the cluster says, if it says it soon."""
+        try:
+            async with asyncio.timeout(EXPLAIN_S):
+                return await self._sighting.end()
+        except TimeoutError:
+            return None
+
+    def _out_of_memory(self, job: Job, limits: Limits, end: End) -> Result:
+        """Newer kubelets end the whole container, the agent among it, when a job takes too much."""
+        reason = f"used more than {limits.memory_bytes} bytes of memory: {end.reason}"
+        return Result(id=job.id, status="oom", limit="memory_bytes", reason=reason, stage="run", sandbox=self._info)
