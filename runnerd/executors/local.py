@@ -57,6 +57,8 @@ class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Files and directories that /mnt/data can hold."""
     tmp_bytes: int = 512 << 20
     """Size of /tmp in bytes; it counts as memory of the job."""
+    state_s: float = 10.0
+    """Seconds that loading a session's Python variables may take ahead of a job, and taking them after it."""
     recycle_jobs: int = 10_000
     """After so many jobs warm Python is started afresh, with new addresses and a new hash secret."""
 
@@ -203,6 +205,7 @@ class LocalExecutor:
             workspace_bytes=settings.workspace_bytes,
             workspace_inodes=settings.workspace_files,
             tmp_bytes=settings.tmp_bytes,
+            state_s=settings.state_s,
             recycle_jobs=settings.recycle_jobs,
         )
         user = self.user(level)

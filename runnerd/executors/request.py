@@ -2,11 +2,12 @@
 
 import math
 import time
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..agent.frames import CHUNK, Header, pack
 from ..job import Job, Limits
-from ..spec import Language
+from ..spec import Content, Language, Workspace
 
 BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 COMPILE_FILE_BYTES = 512 << 20
@@ -27,8 +28,40 @@ def files(job: Job, language: Language) -> list[tuple[str, bytes]]:
     return [(name, code), *brought.items()]
 
 
-def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: str) -> list[bytes]:
-    """All frames to send: the `run` request, the files, standard input. `tmp` is the sandbox's directory for temporary files."""
+def stateful(language: Language, workspace: Workspace) -> bool:
+    """Whether the program has variables of earlier ones, or is to leave its own: of warm interpreters only."""
+    return language.warmup == "python" and (workspace.state is not None or workspace.state_bytes > 0)
+
+
+class Asked:
+    """What of a workspace goes into the sandbox, beside what the job itself brings."""
+
+    def __init__(self, job: Job, language: Language, workspace: Workspace) -> None:
+        own = {name for name, _ in files(job, language)}
+        above = {str(directory) for name in own for directory in PurePosixPath(name).parents}
+        self.files = [content for content in workspace.files if not _hidden(content.name, own, above)]
+        self._state = workspace.state if language.warmup == "python" else None
+        self.header: Header = {"begins": True}
+        if stateful(language, workspace):
+            on_error = workspace.state_on_error
+            self.header["state"] = {"load": self._state is not None, "most": workspace.state_bytes, "on_error": on_error}
+
+    def contents(self) -> list[tuple[Header, Content]]:
+        """All contents to send, in this order, each with the header of its frames."""
+        contents: list[tuple[Header, Content]] = [({"type": "file", "name": content.name}, content) for content in self.files]
+        return contents if self._state is None else [*contents, ({"type": "state"}, self._state)]
+
+
+def _hidden(name: str, own: set[str], above: set[str]) -> bool:
+    """Whether a file of the job's own takes the place of this one, or of a directory that it is in."""
+    return name in own or name in above or any(str(directory) in own for directory in PurePosixPath(name).parents)
+
+
+def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: str, asked: Asked | None = None) -> list[bytes]:
+    """All frames to send: the `run` request, the files, standard input. `tmp` is the sandbox's directory for temporary files.
+
+    Where something is `asked` of a workspace, that follows, and then standard input.
+    """
     brought = files(job, language)
     header: Header = {
         "type": "run",
@@ -46,13 +79,21 @@ def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: s
             "total_bytes": (limits.file_bytes or 0) * COLLECT_FACTOR,
         },
     }
+    if asked is not None:
+        header["files"] += len(asked.files)
+        header.update(asked.header)
     frames = [pack(header)]
     for name, content in brought:
         frames += _chunks({"type": "file", "name": name}, content)
-    if job.input:
-        frames += [pack({"type": "stdin"}, job.input[i : i + CHUNK]) for i in range(0, len(job.input), CHUNK)]
-        frames.append(pack({"type": "stdin"}))
-    return frames
+    return frames if asked is not None else frames + stdin(job)
+
+
+def stdin(job: Job) -> list[bytes]:
+    """The frames of standard input, none where there is none."""
+    if not job.input:
+        return []
+    frames = [pack({"type": "stdin"}, job.input[i : i + CHUNK]) for i in range(0, len(job.input), CHUNK)]
+    return [*frames, pack({"type": "stdin"})]
 
 
 def _stages(job: Job, language: Language, limits: Limits, program: tuple[str, bytes], tmp: str) -> list[dict[str, Any]]:

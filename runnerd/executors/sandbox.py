@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from ..agent.frames import Header
 from ..job import Event, Job, Limits, SandboxInfo
 from ..spec import Language, Workspace
-from . import request
+from . import inputs, request
 from .outcome import Outcome
+from .outputs import KINDS, Outputs
 from .wire import Wire
 
 
@@ -27,18 +28,34 @@ class AgentSandbox:
         )
 
     async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
-        """Run the job; ends with its Result. Raises SandboxLost."""
+        """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
         wire = self._wire
-        wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
+        outputs = None
+        if workspace is None:
+            wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
+        else:
+            outputs = Outputs(wire, workspace, stateful=request.stateful(language, workspace))
+            await self._bring(job, language, limits, workspace)
         outcome = Outcome(job, limits, self._info)
         while True:
             header, body = await wire.receive()
             if header["type"] == "done":
                 break
+            if outputs is not None and header["type"] in KINDS:
+                await outputs.take(header, body)
+                continue
             for event in outcome.feed(header, body):
                 if job.stream:
                     yield event
-        yield outcome.result()
+        result = outcome.result()
+        yield result if outputs is None else outputs.added(result)
+
+    async def _bring(self, job: Job, language: Language, limits: Limits, workspace: Workspace) -> None:
+        """Send the job, with all that it finds in its workspace."""
+        asked = request.Asked(job, language, workspace)
+        self._wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, asked))
+        await inputs.send(self._wire, asked.contents())
+        self._wire.send_all(request.stdin(job))
 
     async def lost(self) -> str:
         """Wait until the agent hangs up; returns why."""

@@ -9,6 +9,8 @@ from ..errors import SandboxLost
 
 PAUSE_FRAMES = 256
 """Frames that wait to be taken before the agent has to wait."""
+PAUSE_BYTES = 2 << 20
+"""Bytes in them, likewise."""
 
 
 class Wire(asyncio.Protocol):
@@ -17,7 +19,9 @@ class Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self._unpacker = Unpacker()
         self._frames: deque[tuple[Header, bytes]] = deque()
+        self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._closed = ""
@@ -33,7 +37,8 @@ class Wire(asyncio.Protocol):
             finally:
                 self._wake = None
         frame = self._frames.popleft()
-        if not self._reading and len(self._frames) < PAUSE_FRAMES // 2 and self._transport is not None:
+        self._bytes = self._bytes - len(frame[1]) if self._frames else 0
+        if not self._reading and self._bytes < PAUSE_BYTES // 2 and len(self._frames) < PAUSE_FRAMES // 2 and self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
         if frame[0]["type"] == "lost":
@@ -53,6 +58,18 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(b"".join(frames))
 
+    @property
+    def heard(self) -> bool:
+        """Whether the agent has said something that was not received yet, or has hung up."""
+        return bool(self._frames or self._closed)
+
+    async def send(self, frame: bytes) -> None:
+        """Send a packed frame, once the agent has read most of what was sent before. Returns at once where it has hung up."""
+        if self._room is not None:
+            await self._room
+        if self._transport is not None and not self._closed:
+            self._transport.write(frame)
+
     def close(self) -> None:
         """Hang up: whatever ran for this connection ends."""
         if self._transport is not None:
@@ -66,12 +83,13 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take frames; more than enough of them, and the agent has to wait."""
+        self._bytes += len(data)
         try:
             self._frames.extend(self._unpacker.feed(data))
         except FrameError as error:
             self._close(f"the agent sent what is no frame: {error}")
             self.close()
-        if len(self._frames) > PAUSE_FRAMES and self._transport is not None and self._reading:
+        if (self._bytes > PAUSE_BYTES or len(self._frames) > PAUSE_FRAMES) and self._transport is not None and self._reading:
             self._reading = False
             self._transport.pause_reading()
         self._notify()
@@ -79,7 +97,18 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The agent is gone, or we hung up."""
         self._close(f"the agent hung up{f': {exc}' if exc else ''}")
+        self.resume_writing()
         self._notify()
+
+    def pause_writing(self) -> None:
+        """Enough waits to be written."""
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """There is room again, or nobody who reads."""
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     def _close(self, reason: str) -> None:
         self._closed = self._closed or reason
