@@ -175,7 +175,7 @@ async def behind_tls(port: int, directory: Path) -> AsyncIterator[tuple[int, Pat
 async def replicated(directory: Path) -> AsyncIterator[tuple[RedisServer, RedisServer, RedisServer]]:
     """A primary, its replica, and a sentinel that watches over both."""
     async with AsyncExitStack() as stack:
-        primary = await stack.enter_async_context(RedisServer(directory / "primary"))
+        primary = await stack.enter_async_context(RedisServer(directory / "primary", "repl-diskless-sync-delay 0"))
         replica = await stack.enter_async_context(RedisServer(directory / "replica", f"replicaof 127.0.0.1 {primary.port}"))
         rules = (
             f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1",

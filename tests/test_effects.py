@@ -25,6 +25,7 @@ from runnerd.policy import Policy
 from runnerd.spec import Executor
 from runnerd.toolchains import Toolchain, Toolchains
 from seed_variables import NAMES
+from store_effects import ROWS as STORES
 
 BASE = ("store.kv.kind=memory", "store.blob.kind=memory", "ingress.nats.enabled=no")
 KEY = "k" * 20
@@ -327,6 +328,7 @@ EFFECTS = {
     "LOG_MAX_SIZE_MB": Effect("1", log_size, 0, 2),
     "LOG_BACKUP_COUNT": Effect("2", log_backups, 5, 2),
     "ENABLE_ACCESS_LOGS": Effect("false", lines("runnerd.access", "info"), ["info"], []),
+    **{name: Effect(*row) for name, row in STORES.items()},
     "ENABLE_SECURITY_LOGS": Effect("false", lines("runnerd.security", "warning"), ["warning"], []),
 }
 

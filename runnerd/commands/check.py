@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..config import Config, Settings
     from ..plugins import Plugins
     from ..spec import Language
+    from ..store import Store
 
 PROBE = "check/probe"
 
@@ -71,22 +72,28 @@ async def _stores(settings: "Settings") -> AsyncIterator[Finding]:
     from ..daemon import make_state_dir
     from ..errors import RunnerdError
 
-    kind_kv, kind_blob = (type(store).__struct_config__.tag for store in (settings.store.kv, settings.store.blob))
+    kv, blob = settings.store.kv, settings.store.blob
     try:
         make_state_dir(settings.state_dir)
-        async with settings.store.kv.open_kv() as kv:
-            await kv.put(PROBE, b"", ttl_s=60)
-            await kv.delete(PROBE)
-        yield Finding(about="store.kv", state="ok", text=f"{kind_kv}: opens and takes values")
+        async with kv.open_kv() as values:
+            await values.put(PROBE, b"", ttl_s=60)
+            await values.delete(PROBE)
+        yield Finding(about="store.kv", state="ok", text=f"{_shown(kv)}: opens and takes values")
     except RunnerdError as error:
         yield Finding(about="store.kv", state="problem", text=str(error))
     try:
-        async with settings.store.blob.open_blobs() as blobs:
+        async with blob.open_blobs() as blobs:
             await blobs.put(PROBE, _nothing())
             await blobs.delete(PROBE)
-        yield Finding(about="store.blob", state="ok", text=f"{kind_blob}: opens and takes blobs")
+        yield Finding(about="store.blob", state="ok", text=f"{_shown(blob)}: opens and takes blobs")
     except RunnerdError as error:
         yield Finding(about="store.blob", state="problem", text=str(error))
+
+
+def _shown(store: "Store") -> str:
+    """Kind and place."""
+    kind, where = store.__struct_config__.tag, store.where()
+    return f"{kind} at {where}" if where else str(kind)
 
 
 async def _nothing() -> AsyncIterator[bytes]:
