@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from hosting import hosted
+from rabbitmq_fixture import Broker, broker
 from runnerd import Language
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
@@ -54,3 +55,10 @@ async def executor(languages: dict[str, Language]) -> AsyncGenerator[LocalExecut
     """An executor at the strongest level of this machine."""
     async with hosted(open_local(LocalSettings(), CELLS, languages.values())) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    """One node for the run of the suite; each test has a virtual host of its own in it."""
+    async with broker(tmp_path_factory.mktemp("rabbitmq")) as node:
+        yield node
