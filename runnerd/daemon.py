@@ -1,30 +1,30 @@
 """Puts the parts together: stores, executor, scheduler, ingresses. Read `open_daemon` top to bottom; it ends bottom to top."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
-from . import __version__
+from . import __version__, placing
 from .arrival import Names, arrival, plain, refusal
 from .availability import Availability
 from .config import Settings
 from .errors import ConfigError, Rejected
-from .executors.local import LocalSettings, open_local
+from .executors.local import open_local
 from .isolation import check_level
 from .job import Event, Job, Result
+from .placing import OpenLocal
 from .plugins import Plugins
 from .scheduler import Scheduler, open_scheduler
 from .sessions import Sessions
 from .spec import Delivery, Executor, Language
 from .toolchains import Toolchains
+from .workspace import WorkspaceSettings
 
 log = structlog.get_logger("runnerd.daemon")
-
-OpenExecutor = Callable[[LocalSettings, int, Iterable[Language]], AbstractAsyncContextManager[Executor]]
 
 
 class Daemon:
@@ -34,7 +34,7 @@ class Daemon:
         self.languages: Mapping[str, Language] = availability.languages
         self.availability = availability
         self.executor = executor
-        self.sessions: Sessions | None = None
+        self.sessions: Sessions | None = scheduler.sessions
         self.addresses: dict[str, str] = {}
         """Where each ingress listens, by kind, for people to read."""
         self._settings = settings
@@ -112,23 +112,26 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    settings: Settings, plugins: Plugins, *, open_executor: OpenExecutor = open_local, toolchains: Toolchains | None = None
+    settings: Settings, plugins: Plugins, *, open_executor: OpenLocal = open_local, toolchains: Toolchains | None = None
 ) -> AsyncGenerator[Daemon, None]:
     """A daemon that takes jobs while the block is open. Raises ConfigError, StoreError, SandboxError and IngressError.
 
     Leaving the block gives back what is in hand; call `drain` first to finish it.
     """
     make_state_dir(settings.state_dir)
-    languages = effective_languages(settings, plugins)
-    availability = Availability(languages, toolchains or Toolchains())
+    languages = placing.cold_where_disabled(settings, effective_languages(settings, plugins))
+    availability = Availability(languages, toolchains or placing.tool_chains(settings))
     await availability.look()
-    local = msgspec.structs.replace(settings.local, cpu_cores=min(settings.local.cpu_cores, settings.limits.cpu_cores))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         kv = await enter(settings.store.kv.open_kv())
-        await enter(settings.store.blob.open_blobs())
-        executor = await enter(open_executor(local, sandboxes(settings, languages.values()), languages.values()))
-        scheduler = await enter(open_scheduler(executor, availability.warmable(), kv, settings.limits, settings.scheduler, settings.pool))
+        blobs = await enter(settings.store.blob.open_blobs())
+        executor = await enter(placing.open_executor(settings, languages, open_executor))
+        workspaces = WorkspaceSettings(sessions=settings.sessions, files=settings.files, state=settings.state)
+        opening = open_scheduler(
+            executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool, blobs, workspaces
+        )
+        scheduler = await enter(opening)
         daemon = Daemon(
             settings,
             names=Names(languages, plugins.aliases),
@@ -149,12 +152,6 @@ def effective_languages(settings: Settings, plugins: Plugins) -> dict[str, Langu
         changes = {} if own is None else {"warm": own.warm, "image": own.image}
         languages[code] = msgspec.structs.replace(language, **{name: value for name, value in changes.items() if value is not None})
     return languages
-
-
-def sandboxes(settings: Settings, languages: Iterable[Language]) -> int:
-    """How many sandboxes there are at most: one per slot, the warm ones, and those that end while the next job has begun."""
-    slots = settings.scheduler.slots
-    return 2 * slots + sum(settings.pool.target(language) for language in languages)
 
 
 def executor_health(executor: Executor) -> dict[str, Any]:

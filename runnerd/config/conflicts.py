@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from ..spec import Language
 from .tree import Settings
 
+_LIBRECHAT_LENGTH = 21
+
 
 def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator[str]:
     """One line for each pair of settings that can't both hold. `languages`: by code, with what the settings change of them."""
@@ -18,12 +20,25 @@ def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator
         yield _smaller("limits.file_bytes", limits.file_bytes, "local.workspace_bytes", local.workspace_bytes)
     if limits.cpu_s is not None and limits.cpu_s > limits.wall_s * max(1.0, limits.cpu_cores):
         yield _smaller("limits.cpu_s", limits.cpu_s, "limits.wall_s times limits.cpu_cores", limits.wall_s * max(1.0, limits.cpu_cores))
+    yield from _of_sessions(settings)
     for code, language in languages.items():
         if pool.enabled and pool.alive is not None and language.warm > pool.alive:
             yield _smaller(f"languages.{code}.warm", language.warm, "pool.alive", pool.alive)
     for code, own in settings.languages.items():
         if own.warm and not pool.enabled:
             yield f"languages.{code}.warm = {own.warm} has no effect: pool.enabled is false"
+
+
+def _of_sessions(settings: Settings) -> Iterator[str]:
+    limits, sessions, files, state = settings.limits, settings.sessions, settings.files, settings.state
+    if sessions.id_length != _LIBRECHAT_LENGTH:
+        yield f"sessions.id_length = {sessions.id_length}: LibreChat takes ids of {_LIBRECHAT_LENGTH} characters only, and none of these"
+    if limits.file_bytes > files.total_bytes:
+        yield _smaller("limits.file_bytes", limits.file_bytes, "files.total_bytes", files.total_bytes)
+    if limits.files > files.most:
+        yield _smaller("limits.files", limits.files, "files.most", files.most)
+    if state.enabled and state.archive and state.archive_after_s > state.ttl_s:
+        yield _smaller("state.archive_after_s", state.archive_after_s, "state.ttl_s", state.ttl_s)
 
 
 def _smaller(one: str, its: float, other: str, others: float) -> str:
