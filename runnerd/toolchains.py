@@ -131,6 +131,14 @@ class Toolchains:
         return " && ".join(shlex.join(command) for command in commands)
 
 
+class InImages(Toolchains):
+    """Tool chains that are in images: each is taken to be there, and a job of one that is not says so."""
+
+    async def probe(self, languages: Iterable[Language]) -> dict[str, Toolchain]:
+        """All of them, in versions that nobody has asked for."""
+        return {language.code: Toolchain(language=language.code) for language in languages}
+
+
 class _Missing(Exception):
     """A tool chain is not there, or does not work."""
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from fake_executor import FakeExecutor, a_language, wait_until
-from runnerd import ConfigError, Delivery, Event, Ingress, IngressError, Install, Interrupted, Job, Result, Services
+from runnerd import ConfigError, Delivery, Event, Ingress, IngressError, Install, Interrupted, Job, Result, Services, placing
 from runnerd.config import Settings, load_config
-from runnerd.daemon import Daemon, effective_languages, open_daemon, sandboxes
+from runnerd.daemon import Daemon, effective_languages, open_daemon
 from runnerd.plugins import Plugins, find_plugins
 from runnerd.toolchains import Toolchains
 
@@ -211,4 +211,4 @@ def test_settings_change_languages(plugins: Plugins, settings: Callable[..., Set
     changed = settings("languages.py.warm=7", "languages.py.image=mine", "scheduler.slots=3")
     languages = effective_languages(changed, plugins)
     assert (languages["py"].warm, languages["py"].image, languages["zig"]) == (7, "mine", plugins.languages["zig"])
-    assert sandboxes(changed, languages.values()) == 3 * 2 + 7
+    assert placing.sandboxes(changed, languages.values()) == 3 * 2 + 7

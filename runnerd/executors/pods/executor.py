@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import structlog
 
 from ...agent.frames import Header
@@ -159,12 +158,3 @@ class PodExecutor:
             await self.ownership.release()
         except ClusterError as error:
             log.warning("pods may be left, until another daemon removes them", lease=self.ownership.owner.name, reason=str(error))
-
-
-def effective(settings: PodSettings, limits: LimitSettings) -> LimitSettings:
-    """The daemon's limits with those of the pods: of two that bound the same thing, the smaller one."""
-    return msgspec.structs.replace(
-        limits,
-        memory_bytes=min(limits.memory_bytes, settings.memory_bytes),
-        cpu_cores=min(limits.cpu_cores, settings.cpu_cores),
-    )

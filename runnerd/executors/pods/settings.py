@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
+
+from ...limits import LimitSettings
 
 Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
 Size = Annotated[int, Meta(ge=1 << 20, le=1 << 50)]
@@ -87,3 +90,12 @@ class PodSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Calls of the Kubernetes API at once."""
     dead_after_s: Annotated[float, Meta(ge=3, le=3600)] = 30.0
     """A daemon that the others saw no sign of for so long is dead, in seconds: they remove its pods."""
+
+
+def bounded(limits: LimitSettings, settings: PodSettings) -> LimitSettings:
+    """The daemon's limits with those of the pods: of two that bound the same thing, the smaller one."""
+    return msgspec.structs.replace(
+        limits,
+        memory_bytes=min(limits.memory_bytes, settings.memory_bytes),
+        cpu_cores=min(limits.cpu_cores, settings.cpu_cores),
+    )
