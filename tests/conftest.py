@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 
 from hosting import hosted
@@ -13,6 +14,8 @@ from runnerd import Language
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
 CELLS = 8
+LOCAL = LocalSettings(user=61_000 + os.getpid() % 4000, uid_base=100_000 * (10 + os.getpid() % 1000))
+"""With user ids of this run alone: processes are counted by them, by the kernel and by tests."""
 ExecutorAt = Callable[[str], Awaitable[LocalExecutor]]
 
 
@@ -41,7 +44,7 @@ async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorA
             if level == "strong" and os.geteuid() != 0:
                 pytest.skip("level strong needs root")
             if level not in opened:
-                context = open_local(LocalSettings(level=level), CELLS, languages.values())  # type: ignore[arg-type]
+                context = open_local(msgspec.structs.replace(LOCAL, level=level), CELLS, languages.values())
                 opened[level] = await stack.enter_async_context(hosted(context))
             executor = opened[level]
             assert executor.level == level, executor.reasons
@@ -53,7 +56,7 @@ async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorA
 @pytest.fixture(scope="session")
 async def executor(languages: dict[str, Language]) -> AsyncGenerator[LocalExecutor]:
     """An executor at the strongest level of this machine."""
-    async with hosted(open_local(LocalSettings(), CELLS, languages.values())) as opened:
+    async with hosted(open_local(LOCAL, CELLS, languages.values())) as opened:
         yield opened
 
 

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from conftest import CELLS, ExecutorAt
+from conftest import CELLS, LOCAL, ExecutorAt
 from hostile.attack import ISOLATED, LIMITS, NAMESPACED, Attack
 from hostile.attacks import ALL
 from runnerd import Job, Language, Result
@@ -24,6 +25,8 @@ from runnerd.executors.local import LocalExecutor
 
 AT_MOST_S = 30
 SETTLED_S = 15
+ALL_READY = 1 + 2 * CELLS
+"""Processes below an agent: its master, and in each cell PID 1 and a child that waits."""
 STRONGEST = "strong" if os.geteuid() == 0 else "userns"
 SKIPPED = {syscalls.numbers().get(name, -1) for name in ("exit", "exit_group", "rt_sigreturn", "fork", "vfork", "clone")}
 SKIPPED |= {syscalls.numbers().get(name, -1) for name in ("pause", "select", "pselect6", "ppoll", "msgrcv")}
@@ -101,7 +104,7 @@ async def bait(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bait]:
 
 
 class State(NamedTuple):
-    """Everything that an executor holds on this machine while it is idle."""
+    """Everything that an executor holds on this machine while it is idle; nothing of other programs is counted."""
 
     agent: int | None
     agent_descriptors: int
@@ -115,7 +118,7 @@ class State(NamedTuple):
 def _state(executor: LocalExecutor) -> State:
     agent = executor.agent_pid
     tree, ours = _descendants(agent or -1), _descendants(os.getpid())
-    uids = {200_000 + number for number in range(CELLS)} | ({65_532} if executor.level != "strong" else set())
+    uids = {LOCAL.uid_base + number for number in range(CELLS)} | ({LOCAL.user} if executor.level != "strong" else set())
     return State(
         agent=agent,
         agent_descriptors=_count(f"/proc/{agent}/fd"),
@@ -123,7 +126,7 @@ def _state(executor: LocalExecutor) -> State:
         processes=len(tree),
         strays=len([pid for pid in _processes() if pid not in ours and _uid(pid) in uids and _parent(pid) == 1]),
         groups=sum(_groups(place, agent) for place in set(cgroup_places.own_directories().values())),
-        mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts=Path("/proc/self/mountinfo").read_text().count(f" {executor._directory}/"),
     )
 
 
@@ -172,12 +175,9 @@ def _descendants(pid: int) -> set[int]:
 
 async def _settles(executor: LocalExecutor, wanted: State) -> State:
     """Wait until the executor holds no more than wanted; returns what it does in the end."""
-    state = _state(executor)
-    for _ in range(SETTLED_S * 50):
-        if _no_more(state, wanted):
-            break
+    deadline = time.monotonic() + SETTLED_S  # one look at a busy machine's processes may take a second
+    while not _no_more(state := _state(executor), wanted) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-        state = _state(executor)
     return state
 
 
@@ -210,12 +210,10 @@ async def _use_all(executor: LocalExecutor, python: Language) -> None:
 async def _idle(executor: LocalExecutor, python: Language, states: dict[str, State]) -> State:
     if executor.level not in states:
         await _use_all(executor, python)
-        before, same = _state(executor), 0
-        while same < 20:  # cells are being made again
-            await asyncio.sleep(0.05)
-            now = _state(executor)
-            before, same = now, same + 1 if now == before else 0
-        states[executor.level] = before
+        async with asyncio.timeout(AT_MOST_S):
+            while (state := _state(executor)).processes != ALL_READY:  # cells are being made again
+                await asyncio.sleep(0.05)
+        states[executor.level] = state
     return states[executor.level]
 
 
