@@ -3,6 +3,8 @@
 from runnerd import Install, Language, hookimpl
 
 JVM = ("-Xshare:auto", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:MaxRAM={memory_bytes}", "-XX:MaxRAMPercentage=60")
+LIBRARIES = "/usr/local/share/java/*"
+"""Jars for every program, where an administrator or our image has put some."""
 COMPILER = ("javac", *(f"-J{option}" for option in (*JVM, "-XX:TieredStopAtLevel=1")))
 
 # Linear in the length of the code: each repetition is possessive, or ends at the next line that declares a type.
@@ -24,8 +26,8 @@ def register_languages() -> list[Language]:
             filename="Main.java",
             filename_pattern=PUBLIC,
             main_patterns=(PACKAGE, MAIN),
-            compile=(*COMPILER, "-proc:none", "-encoding", "UTF-8", "-d", "{tmp}/classes", "{file}"),
-            run=("java", *JVM, "-Dfile.encoding=UTF-8", "-cp", "{tmp}/classes:.", "{main}"),
+            compile=(*COMPILER, "-cp", f".:{LIBRARIES}", "-proc:none", "-encoding", "UTF-8", "-d", "{tmp}/classes", "{file}"),
+            run=("java", *JVM, "-Dfile.encoding=UTF-8", "-cp", f"{{tmp}}/classes:.:{LIBRARIES}", "{main}"),
             paths=("/etc/java*",),
             image="java",
             wall_multiplier=2.0,

@@ -1,0 +1,17 @@
+# What this image offers, used once: prints `ok`.
+suppressPackageStartupMessages({
+  library(tidyverse)
+  library(data.table)
+  library(jsonlite)
+  library(openxlsx)
+  library(forecast)
+  library(randomForest)
+})
+table <- tibble(x = 1:10, y = 2 * (1:10) + 1)
+stopifnot(nrow(filter(table, y > 11)) == 5, round(coef(lm(y ~ x, table))[["x"]], 6) == 2)
+ggsave("plot.png", ggplot(table, aes(x, y)) + geom_point(), width = 3, height = 3)
+write.xlsx(table, "table.xlsx")
+stopifnot(file.exists("plot.png"), read.xlsx("table.xlsx")$y[1] == 3, as.data.table(table)[, sum(x)] == 55)
+stopifnot(fromJSON("[1, 2]")[2] == 2, str_to_upper("a") == "A", as.Date(ymd("2026-02-28") + days(1)) == as.Date("2026-03-01"))
+invisible(forecast(auto.arima(AirPassengers), h = 2))
+cat("ok\n")
