@@ -22,6 +22,7 @@ from .scheduler import Scheduler, open_scheduler
 from .sessions import Sessions
 from .spec import Delivery, Executor, Language
 from .toolchains import Toolchains
+from .workspace import WorkspaceSettings
 
 log = structlog.get_logger("runnerd.daemon")
 
@@ -33,7 +34,7 @@ class Daemon:
         self.languages: Mapping[str, Language] = availability.languages
         self.availability = availability
         self.executor = executor
-        self.sessions: Sessions | None = None
+        self.sessions: Sessions | None = scheduler.sessions
         self.addresses: dict[str, str] = {}
         """Where each ingress listens, by kind, for people to read."""
         self._settings = settings
@@ -124,9 +125,13 @@ async def open_daemon(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         kv = await enter(settings.store.kv.open_kv())
-        await enter(settings.store.blob.open_blobs())
+        blobs = await enter(settings.store.blob.open_blobs())
         executor = await enter(placing.open_executor(settings, languages, open_executor))
-        scheduler = await enter(open_scheduler(executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool))
+        workspaces = WorkspaceSettings(sessions=settings.sessions, files=settings.files, state=settings.state)
+        opening = open_scheduler(
+            executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool, blobs, workspaces
+        )
+        scheduler = await enter(opening)
         daemon = Daemon(
             settings,
             names=Names(languages, plugins.aliases),

@@ -26,6 +26,7 @@ from runnerd.policy import Policy
 from runnerd.spec import Executor
 from runnerd.toolchains import Toolchain, Toolchains
 from seed_variables import NAMES
+from session_effects import ROWS as SESSIONS
 from store_effects import ROWS as STORES
 
 BASE = ("store.kv.kind=memory", "store.blob.kind=memory", "ingress.nats.enabled=no")
@@ -329,7 +330,7 @@ EFFECTS = {
     "LOG_MAX_SIZE_MB": Effect("1", log_size, 0, 2),
     "LOG_BACKUP_COUNT": Effect("2", log_backups, 5, 2),
     "ENABLE_ACCESS_LOGS": Effect("false", lines("runnerd.access", "info"), ["info"], []),
-    **{name: Effect(*row) for name, row in STORES.items()},
+    **{name: Effect(*row) for name, row in (STORES | SESSIONS).items()},
     **{name: Effect(*row) for name, row in PODS.items()},
     "ENABLE_SECURITY_LOGS": Effect("false", lines("runnerd.security", "warning"), ["warning"], []),
 }

@@ -11,30 +11,6 @@ LATER = {
     ),
     **dict.fromkeys(("API_KEY_CACHE_TTL", "MASTER_API_KEY", "RATE_LIMIT_ENABLED"), "keys are not managed yet"),
     **dict.fromkeys(
-        (
-            "MAX_TOTAL_FILE_SIZE_MB",
-            "MAX_FILES_PER_SESSION",
-            "MAX_SESSIONS_PER_ENTITY",
-            "SESSION_TTL_HOURS",
-            "SESSION_CLEANUP_INTERVAL_MINUTES",
-            "SESSION_ID_LENGTH",
-        ),
-        "there are no sessions yet",
-    ),
-    **dict.fromkeys(
-        (
-            "STATE_PERSISTENCE_ENABLED",
-            "STATE_TTL_SECONDS",
-            "STATE_MAX_SIZE_MB",
-            "STATE_CAPTURE_ON_ERROR",
-            "STATE_ARCHIVE_ENABLED",
-            "STATE_ARCHIVE_AFTER_SECONDS",
-            "STATE_ARCHIVE_TTL_DAYS",
-            "STATE_ARCHIVE_CHECK_INTERVAL_SECONDS",
-        ),
-        "Python's state is not kept yet",
-    ),
-    **dict.fromkeys(
         ("ENABLE_NETWORK_ISOLATION", "ENABLE_FILESYSTEM_ISOLATION"),
         "sandboxes are isolated as far as isolation.minimum demands, and never less",
     ),

@@ -17,6 +17,7 @@ from ..pool import PoolSettings
 from ..scheduler import SchedulerSettings
 from ..spec import Ingress
 from ..store import Store
+from ..workspace import FileSettings, SessionSettings, StateSettings
 
 EMBEDDED_STORE = "disk"
 """Kind of a store that no setting names."""
@@ -37,9 +38,9 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     """Where bytes outlive a job."""
 
     kv: Store
-    """Keys and values: the record of each job."""
+    """Keys and values: the record of each job, sessions and their hot state."""
     blob: Store
-    """Blobs: files."""
+    """Blobs: files in sessions, archived and large state."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -55,6 +56,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     pods: PodSettings = PodSettings()
     isolation: IsolationSettings = IsolationSettings()
     log: LogSettings = LogSettings()
+    sessions: SessionSettings = SessionSettings()
+    files: FileSettings = FileSettings()
+    state: StateSettings = StateSettings()
     languages: Mapping[str, LanguageSettings] = {}
     """By code."""
     store: StoreSettings
