@@ -7,6 +7,9 @@ import msgspec
 from .errors import Rejected
 from .job import TOKEN, VERSION, Job
 
+_LONGEST_NAME = 256
+"""Characters of what a tenant calls its users and entities."""
+
 
 def check_job(job: Job) -> None:
     """Refuse what no daemon could run. Raises Rejected, naming the field and the fix."""
@@ -25,8 +28,18 @@ def check_job(job: Job) -> None:
     for field, limit in msgspec.structs.asdict(job.limits).items():
         if limit is not None and not math.isfinite(limit):
             raise Rejected(f"limits.{field}: must be a finite number above 0")
+    _check_session(job)
     if job.queue_ttl_s is not None and not math.isfinite(job.queue_ttl_s):
         raise Rejected("queue_ttl_s: must be a finite number above 0")
+
+
+def _check_session(job: Job) -> None:
+    for field, value in (("session", job.session or ""), ("entity", job.entity), ("user", job.user)):
+        if len(value) > _LONGEST_NAME or not value.isprintable():
+            raise Rejected(f"{field}: {value[:80]!r} must be printable and at most {_LONGEST_NAME} characters long")
+    for i, mount in enumerate(job.mounts):
+        if mount.name:
+            check_name(mount.name, f"mounts[{i}].name")
 
 
 def _check_program(job: Job) -> None:
