@@ -124,7 +124,7 @@ def _comparable(value: Any) -> Any:
 
 def _shown(name: str, value: Any) -> str:
     if name in ("max_age", "duplicate_window", "ack_wait") and value:
-        return f"{value / _NS:g} s"
+        return f"{value / _NS:.15g} s"
     return "not set" if value is None else str(value)
 
 
