@@ -32,7 +32,8 @@ class FakeServices:
     """Runs jobs whose code is one word and an argument, in `slots` places.
 
     `echo X` prints X · `wait` ends when `release` is called · `stream N SIZE` prints N pieces of SIZE · `big N` prints N bytes ·
-    `nul N` prints N NULs · `files N SIZE` leaves N files · `exit N` · `crash`, `saturated`, `interrupted` raise · `nothing` gives no result
+    `nul N` prints N NULs · `files N SIZE` leaves N files · `exit N` · `die WHY` is dead ·
+    `crash`, `saturated`, `interrupted` raise · `nothing` gives no result
     """
 
     def __init__(self, *languages: str, slots: int = 4) -> None:
@@ -161,6 +162,8 @@ class FakeServices:
             case "files":
                 files = tuple(File(name=f"{i}.bin", data=b"\0" * int(numbers[1])) for i in range(int(numbers[0])))
                 done = msgspec.structs.replace(done, files=files, stdout="see files")
+            case "die":
+                done = msgspec.structs.replace(done, status="dead", exit_code=None, reason=" ".join(numbers), starts=3)
             case "exit":
                 done = msgspec.structs.replace(done, status="failed", exit_code=int(numbers[0]))
             case "saturated":

@@ -106,10 +106,11 @@ class Bench:
 async def bench(node: Broker, *, slots: int = 4, **settings: Any) -> AsyncIterator[Bench]:
     """Everything, open. At the end no queue of jobs has a message left, and no connection is there."""
     services = FakeServices(slots=slots)
+    settings = {"classes": ("std", "hi"), "retry_delays_s": (1,), **settings}  # each queue costs its time to make
     async with node.vhost() as vhost, client_after(node, vhost, services, settings) as made:
         yield made
         services.release()
-        for cls in settings.get("classes", ("hi", "std", "low")):
+        for cls in settings["classes"]:
             await made.until(f"rd.jobs.{cls}", ready=0, unacked=0)
 
 

@@ -103,7 +103,7 @@ class Bus:
                         if apart:
                             self.counters.count("publishes_refused", exchange=exchange, cause=said(error))
                             return "refused"
-                    except TimeoutError:
+                    except (TimeoutError, TypeError, ValueError):
                         raise
                     except Exception as error:  # noqa: BLE001 - a lost connection is told by any error there is, a bare one too
                         self.counters.count("publishes_repeated", cause=said(error))

@@ -49,9 +49,6 @@ class Hands:
         self._held: dict[bytes, list[Held]] = {}
         self._owed: dict[bytes, None] = {}
 
-    def __len__(self) -> int:
-        return sum(len(each) for each in self._held.values())
-
     def all(self) -> list[Held]:
         """All of them."""
         return [held for each in self._held.values() for held in each]

@@ -36,8 +36,6 @@ class Intake:
         """Whether no more messages are taken, for good."""
         self.take: Take
         """Called with each message and its queue. Never waits."""
-        self.in_hand: Callable[[], int] = lambda: 0
-        """How many messages are in hand."""
 
     async def begin(self, link: Link) -> None:
         """Consume in a new generation."""
@@ -62,7 +60,7 @@ class Intake:
             await self._cancel(self._consumers)
 
     def _slots(self) -> int:
-        return self._wanted or max(1, self.prefetch, self._services.free() + self.in_hand())
+        return self._wanted or max(1, self.prefetch, self._services.free())
 
     async def _widen(self) -> None:
         """What a consumer is sent ahead can't be changed: a new one takes its place."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aio_pika import DeliveryMode, Message
+from pamqp.encode import field_table
 
 from runnerd import Result
 
@@ -16,6 +17,15 @@ from .request import came_s, folded
 from .topology import Topology
 
 _BROKERS = ("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-delivery-count", "x-last-death-queue")
+
+
+def _encodable(name: str, value: Any) -> bool:
+    """Whether the library can write what it has read: text that is no UTF-8, say, it can't."""
+    try:
+        field_table({name: value})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class Outcomes:
@@ -104,7 +114,11 @@ class Outcomes:
         """The message again, with further headers, and without what the broker wrote on it and would write again."""
         properties = held.message.header.properties
         names = {name.lower() for name in more}
-        own = {name: value for name, value in held.headers.items() if name not in _BROKERS and name.lower() not in names}
+        own = {
+            name: value
+            for name, value in held.headers.items()
+            if name not in _BROKERS and name.lower() not in names and _encodable(name, value)
+        }
         return Message(
             held.message.body,
             headers=own | dict(more),

@@ -106,7 +106,10 @@ class Run:
             if isinstance(reason, NotSent) or not await self._outcomes.later(held, least_s):
                 await asyncio.sleep(1.0 if isinstance(reason, NotSent) else max(1.0, least_s))
                 await self._hands.give_back(held)
-        except (NotSent, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            await self._hands.give_back(held)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong with the copy, the message itself is given back
+            self._bus.counters.count("copies_failed", cause=f"{type(error).__name__}: {error}"[:200])
             await self._hands.give_back(held)
 
     async def _end(self, held: Held) -> None:

@@ -59,7 +59,6 @@ class _Parts:
         self._bus.on_link = self._begin
         hands = Hands(counters)
         self._intake = Intake(self._bus.topology, services, counters, prefetch=settings.prefetch, priority=settings.consumer_priority)
-        self._intake.in_hand = hands.__len__
         outcomes = Outcomes(self._bus, hands, events=settings.events)
         bounds = RunBounds(
             body_bytes=settings.body_bytes,
