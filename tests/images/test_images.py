@@ -55,7 +55,9 @@ async def test_hello(api: client.ApiClient, namespace: str, language: Language) 
 async def test_libraries(api: client.ApiClient, namespace: str, language: Language) -> None:
     example = next(file for file in (IMAGES / language.image).iterdir() if file.suffix in language.suffixes)
     code = example.read_text()
-    work = bare_pods.commands(bare_pods.image(language.image), {example.name: code}, steps(language, example.name, code), dict(language.env))
+    work = bare_pods.commands(
+        bare_pods.image(language.image), {example.name: code}, steps(language, example.name, code), dict(language.env)
+    )
     phase, said = await bare_pods.run(api, namespace, bare_pods.confined(work))
     assert phase == "Succeeded", said
     assert said.endswith("ok\n"), said
