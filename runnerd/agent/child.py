@@ -29,7 +29,7 @@ from . import collect, landlock, linux, pages, preload, program, seccomp, variab
 from .frames import HEAD, Header, Unpacker, pack
 from .options import POD, PROCESS, STRONG, USERNS, Options
 
-_read_fd, _write_fd, _getpid = os.read, os.write, os.getpid
+_read_fd, _write_fd, _getpid, _len = os.read, os.write, os.getpid, len
 CONTROL = 3
 """Descriptor of the control socket. A program that a job starts does not inherit it."""
 RULESET = 4
@@ -174,7 +174,7 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
 class _Began:
     """What a program that the agent waits for says when it begins."""
 
-    def __init__(self, control: socket.socket, changed: int, state: bytes) -> None:
+    def __init__(self, control: socket.socket, changed: int, state: bytes | None) -> None:
         self._control = control
         self._changed = changed
         self._state = state
@@ -182,9 +182,9 @@ class _Began:
     def say(self, namespace: dict[str, Any] | None = None) -> None:
         """Say it, once earlier variables are in the namespace."""
         header: Header = {"type": "began", "changed": self._changed}
-        if self._state and namespace is not None:
+        if self._state is not None and namespace is not None:
             header.update(variables.bring(self._state, namespace, self._control, self._changed))
-            self._state = b""
+            self._state = None
         self._control.sendall(pack(header))
 
 
@@ -225,11 +225,13 @@ def _take_files(request: Header, requests: _Requests) -> int:
     return changed
 
 
-def _take_state(request: Header, requests: _Requests) -> bytes:
-    """The snapshot to load, empty for none."""
+def _take_state(request: Header, requests: _Requests) -> bytes | None:
+    """The snapshot to load, None for none."""
     state = request.get("state")
+    if not state or not state["load"]:
+        return None
     bodies: list[bytes] = []
-    more = bool(state and state["load"])
+    more = True
     while more:
         frame = requests.next()
         if frame is None:
@@ -269,8 +271,8 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
             began.say(namespace)
         code = program.run(path, namespace)
         _say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
-        if state and state["most"] and (code == 0 or state["on_error"]) and _getpid() == pid:
-            variables.give(namespace, state["most"], CONTROL)
+        if state and state["most"] and (code == 0 or state["on_error"]):
+            variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL)
         _wait_to_be_killed()
         return code
     if began is not None:
@@ -296,7 +298,7 @@ def _say_done(code: int, clean: bool) -> None:
     """Tell the end with nothing that the program may have replaced."""
     header = b'{"type":"done","code":%d,"dirty":%s}' % (code, b"false" if clean else b"true")
     with contextlib.suppress(OSError):  # the program may have used up the socket
-        _write_fd(CONTROL, HEAD.pack(len(header), 0) + header)
+        _write_fd(CONTROL, HEAD.pack(_len(header), 0) + header)
 
 
 def _wait_to_be_killed() -> None:

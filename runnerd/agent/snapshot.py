@@ -252,7 +252,7 @@ def load(snapshot: bytes, namespace: Namespace) -> Skipped:
     Raises Unloadable where it holds none, or none that this interpreter can read; nothing of it has run then.
     """
     body = _decompressed(snapshot)
-    index, end = _index(body)
+    index = _index(body)
     sys.modules.update(_libraries.modules)
     stream = io.BytesIO(body)
     unpickler = pickle.Unpickler(stream)  # noqa: S301 - in the sandbox of the one whose it is
@@ -261,10 +261,8 @@ def load(snapshot: bytes, namespace: Namespace) -> Skipped:
     for name, size in index:
         stream.seek(at)
         at += size
-        if at > end:
-            raise Unloadable("damaged")
         try:
-            namespace[name] = unpickler.load()
+            namespace[name] = _loaded(unpickler, stream, at)
         except BaseException as error:  # noqa: BLE001 - whatever the objects of the program raise
             if len(skipped) < SKIPPED:
                 skipped.append((name, type(error).__name__))
@@ -273,6 +271,13 @@ def load(snapshot: bytes, namespace: Namespace) -> Skipped:
             unpickler = fresh
     namespace["__builtins__"] = builtins  # cloudpickle puts its own there
     return skipped
+
+
+def _loaded(unpickler: pickle.Unpickler, stream: io.BytesIO, end: int) -> Any:
+    value = unpickler.load()
+    if stream.tell() != end:
+        raise pickle.UnpicklingError("it does not end where it should")
+    return value
 
 
 def _decompressed(snapshot: bytes) -> bytes:
@@ -296,14 +301,14 @@ def _decompressed(snapshot: bytes) -> bytes:
         raise Unloadable("damaged") from None
 
 
-def _index(body: bytes) -> tuple[list[tuple[str, int]], int]:
-    """Names and sizes of the pickles, and where the last one ends."""
+def _index(body: bytes) -> list[tuple[str, int]]:
+    """Names and sizes of the pickles."""
     try:
         (length,) = INDEX.unpack_from(body, len(body) - INDEX.size)
         end = len(body) - INDEX.size - length
         entries = [(str(name), int(size)) for name, size in json.loads(body[max(0, end) : len(body) - INDEX.size])]
-    except (struct.error, ValueError, TypeError):
+    except (struct.error, ValueError, TypeError, RecursionError):
         raise Unloadable("damaged") from None
     if end < 0 or any(size <= 0 for _, size in entries) or sum(size for _, size in entries) != end:
         raise Unloadable("damaged")
-    return entries, end
+    return entries

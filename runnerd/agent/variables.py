@@ -48,11 +48,14 @@ def _silence() -> Iterator[None]:
             os.close(fd)
 
 
-def give(namespace: dict[str, Any], most: int, control: int) -> None:
-    """Take a snapshot of the namespace and send it, or say why there is none."""
+def give(namespace: dict[str, Any] | None, most: int, control: int) -> None:
+    """Take a snapshot of the namespace and send it, or say why there is none.
+
+    None says that this process is not the program's but a fork of it, which came to the end first.
+    """
     try:
-        if not snapshot.available():
-            _send(control, pack({"type": "taken", "problem": "missing"}))
+        if namespace is None or not snapshot.available():
+            _send(control, pack({"type": "taken", "problem": "failed" if namespace is None else "missing"}))
             return
         taken = snapshot.take(namespace, most)
         size = sum(len(piece) for piece in taken.pieces)
