@@ -289,7 +289,9 @@ class Cell:
 
     def _over(self) -> bytes:
         """Which limit is over, if any."""
-        if self._reaper.memory() + sum(directory.used_bytes() for directory in self._directories) > self._memory:
+        own, shared = self._reaper.memory()
+        files = sum(directory.used_bytes() for directory in self._directories)
+        if own + max(shared, files) > self._memory:  # what is mapped may be these files: nobody tells, and none counts twice
             return b"memory"
         if self._processes and self._reaper.tasks() > self._processes:
             return b"processes"

@@ -73,8 +73,9 @@ def _prepare(options: Options) -> child.Ground:
     with forks.skipping_hooks():
         preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
     sockets = (socket.AF_UNIX,) if options.namespaced else None  # at level `pod` the cell makes a filter of its own
-    # Where there is no IPC namespace, System V objects would be shared by all jobs, and stay on the host.
-    job_filter = seccomp.Filter(seccomp.build(allow_sockets=sockets, allow_ipc=options.namespaced))
+    # Without an IPC namespace System V objects would be shared by all jobs, and stay on the host; without a cgroup their memory,
+    # and that of a memfd, would count nowhere. Both are there at `strong`.
+    job_filter = seccomp.Filter(seccomp.build(allow_sockets=sockets, allow_ipc=options.level == STRONG))
     return child.Ground(job_filter, rehearsal.pages_of_a_job(options))
 
 

@@ -31,9 +31,14 @@ class NamespaceReaper:
         own = os.getpid()
         return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own)
 
-    def memory(self) -> int:
-        """Bytes of their own that all processes have: what they share with the zygote by fork is not counted."""
-        return sum(max(0, _anonymous(pid) - self._base) for pid in self.pids())
+    def memory(self) -> tuple[int, int]:
+        """Bytes that all processes have of their own, and that they map to share: files in memory, and what is no file's.
+
+        What they share with the zygote by fork is not counted, what several map is counted once.
+        """
+        pids = list(self.pids())
+        parts, hidden = zip(*map(_shared, pids), strict=True) if pids else ((), (0,))
+        return sum(max(0, _anonymous(pid) - self._base) for pid in pids), sum(parts) + max(hidden)
 
     def tasks(self) -> int:
         """How many processes and threads there are besides this one."""
@@ -135,6 +140,24 @@ def _threads(pid: int) -> int:
             return int(file.read().rpartition(b")")[2].split()[17])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _shared(pid: int) -> tuple[int, int]:
+    """A process's part of the memory that it maps together with others, in bytes; or 0 and all of it, where its part can't be read."""
+    mapped = _field(f"/proc/{pid}/status", b"RssShmem:") or 0
+    part = _field(f"/proc/{pid}/smaps_rollup", b"Pss_Shmem:") if mapped else 0  # walks its pages: only where it has some
+    return (0, mapped) if part is None else (part, 0)
+
+
+def _field(path: str, name: bytes) -> int | None:
+    """Bytes in a line of a file of /proc, such as `RssShmem:  12 kB`; None where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    at = text.find(name)
+    return int(text[at + len(name) :].split(None, 1)[0]) * 1024 if at >= 0 else None
 
 
 def _children(pid: int) -> list[int]:

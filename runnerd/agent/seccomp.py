@@ -25,7 +25,7 @@ from . import linux, syscalls
 
 _ALLOWED = """
     read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile splice tee vmsplice copy_file_range
-    open openat openat2 creat close close_range dup dup2 dup3 fcntl flock pipe pipe2 memfd_create
+    open openat openat2 creat close close_range dup dup2 dup3 fcntl flock pipe pipe2
     stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents getdents64
     chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat umask utime utimes utimensat futimesat
     mkdir mkdirat rmdir mknod mknodat link linkat symlink symlinkat unlink unlinkat rename renameat renameat2
@@ -63,7 +63,7 @@ _ALLOWED = """
 
 _IPC = """
     shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
-    mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
+    mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr memfd_create
 """
 
 _DO_NOTHING = "sync syncfs"
@@ -109,7 +109,8 @@ def build(
     """Assemble the filter: a program for `Filter`.
 
     `allow_sockets` are the address families of which a job may open sockets; None (or none) leaves it socketpair() only.
-    `allow_ipc` lets it have System V IPC and POSIX message queues: only where it has an IPC namespace of its own.
+    `allow_ipc` lets it have System V IPC, POSIX message queues and memfd: only where it has an IPC namespace of its own, and a
+    cgroup that counts memory which is no process's.
     `beyond`, where it is not 0, keeps it from signalling processes and groups of that number and below, and `-1`, which is all.
     """
     actions = _actions(tuple(allow_sockets or ()), allow_ipc, beyond, syscalls.numbers(machine))
@@ -149,6 +150,8 @@ def _actions(families: tuple[int, ...], allow_ipc: bool, beyond: int, numbers: d
     named: dict[str, Block] = {name: _ret(_RET_ALLOW) for name in _ALLOWED.split()}
     if allow_ipc:
         named.update((name, _ret(_RET_ALLOW)) for name in _IPC.split())
+    else:
+        named["memfd_create"] = _ret(_ENOSYS)  # so that programs take an unlinked file instead
     named.update((name, _ret(_RET_ERRNO)) for name in _DO_NOTHING.split())
     named.update(_checked(families))
     if beyond:

@@ -180,6 +180,8 @@ def test_ipc_only_where_it_is_allowed():
     names = ("shmget", "semget", "msgget")
     assert _filtered(lambda: [_call(NUMBERS[name], -1) for name in names], allow_ipc=False) == [errno.EPERM] * 3
     assert errno.EPERM not in _filtered(lambda: [_call(NUMBERS[name], -1) for name in names])
+    assert _filtered(lambda: [_call(NUMBERS["memfd_create"], 0)], allow_ipc=False) == [errno.ENOSYS]
+    assert _filtered(lambda: [_call(NUMBERS["memfd_create"], 0)]) == [errno.EFAULT]
 
 
 def test_sync_writes_out_nothing_and_succeeds():

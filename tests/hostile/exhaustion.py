@@ -114,13 +114,45 @@ sys.exit(0 if got == 10 else 1)
         "T-03",
         """
 kept = []
-for i in range(100):
-    fd = os.memfd_create("x")
-    for _ in range(8): os.write(fd, b"x" * (1 << 20))
-    kept.append(fd)
+def keep():
+    for i in range(100):
+        fd = os.memfd_create("x")
+        for _ in range(8): os.write(fd, b"x" * (1 << 20))
+        kept.append(fd)
+tried("memfd", keep)
+""",
+        # without a cgroup nobody counts it, so there is none
+        lambda result: refused(result) if result.sandbox and result.sandbox.level != "strong" else reached("memory_bytes")(result),
+    ),
+    Attack(
+        "memory that processes share",
+        "T-03 T-04",
+        """
+import mmap
+kept = [mmap.mmap(-1, 64 << 20) for _ in range(8)]
+for _ in range(2): os.fork()
+for each in kept:
+    for at in range(0, 64 << 20, 4096): each[at] = 1
+time.sleep(60)
 """,
         reached("memory_bytes"),
-        levels=("strong",),
+    ),
+    Attack(
+        "memory that is shared, and not too much",
+        "T-04",
+        """
+import mmap
+kept = mmap.mmap(-1, 96 << 20)
+for at in range(0, 96 << 20, 4096): kept[at] = 1
+pids = [os.fork() for _ in range(4)]
+if 0 in pids:
+    for at in range(0, 96 << 20, 4096): kept[at]
+    time.sleep(0.3)
+    os._exit(0)
+for pid in pids: os.waitpid(pid, 0)
+print("done")
+""",
+        said("done"),
     ),
     Attack(
         "a full disk",
