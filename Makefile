@@ -28,7 +28,7 @@ run: $(VENV)/installed  ## Start the embedded daemon, run one job per language, 
 
 test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARGS=... goes to pytest)
 	$(call say,'Tests: the daily suite')
-	@$(BIN)/pytest -m 'not slow' $(ARGS)
+	@$(BIN)/pytest -m 'not slow and not pods' $(ARGS)
 
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')

@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,6 +35,16 @@ def languages() -> dict[str, Language]:
     return bundled_languages()
 
 
+@asynccontextmanager
+async def in_pods() -> AsyncGenerator[Any]:
+    """An executor in a cluster."""
+    import cluster_fixture  # noqa: PLC0415 - its client library is an extra, and slow to import
+
+    with cluster_fixture.kubeconfig() as config:
+        async with cluster_fixture.executor(config) as opened:
+            yield opened
+
+
 @pytest.fixture(scope="session")
 async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorAt]:
     """Gives an executor at exactly the level asked for, one per level and run of the suite; skips where this machine can't."""
@@ -41,6 +52,8 @@ async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorA
     async with AsyncExitStack() as stack:
 
         async def at(level: str) -> LocalExecutor:
+            if level == "pod" and level not in opened:
+                opened[level] = await stack.enter_async_context(hosted(in_pods()))
             if level == "strong" and os.geteuid() != 0:
                 pytest.skip("level strong needs root")
             if level not in opened:

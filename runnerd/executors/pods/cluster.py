@@ -80,18 +80,14 @@ class Cluster:
         """Write an object anew; it must not have changed since it was read (409)."""
         return await self._json("PUT", self._path(resource, body["metadata"]["name"]), body=body)
 
-    async def delete(self, resource: Resource, name: str, **options: Any) -> None:
+    async def delete(self, resource: Resource, name: str, *, namespaced: bool = True, **options: Any) -> None:
         """Delete an object, with `DeleteOptions`. Nothing happens where there is none."""
+        path = self._path(resource, name, namespaced=namespaced)
         try:
-            await self._json("DELETE", self._path(resource, name), body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
+            await self._json("DELETE", path, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
         except ClusterError as error:
             if error.code != 404:
                 raise
-
-    async def delete_all(self, resource: Resource, selector: str, **options: Any) -> None:
-        """Delete all objects with these labels."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
-        await self._json("DELETE", self._path(resource), {"labelSelector": selector}, body)
 
     async def list(self, resource: Resource, *, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
         """All objects with these labels or fields, and the version from which to watch on."""
