@@ -43,11 +43,16 @@ class Store(Memory, tag="given", frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def a_daemon(
-    nats: Nats, state: Path, flags: tuple[str, ...], executor: FakeExecutor, kv: KeyValues | None = None
+    nats: Nats,
+    state: Path,
+    flags: tuple[str, ...],
+    executor: FakeExecutor,
+    kv: KeyValues | None = None,
+    codes: tuple[str, ...] = ("py", "js"),
 ) -> AsyncIterator[Daemon]:
-    """A daemon with one ingress, two languages, and programs in memory; `kv` in place of the store that the flags say."""
+    """A daemon with one ingress, and programs in memory; `kv` in place of the store that the flags say."""
     plugins = find_plugins()
-    languages = {code: a_language(code, run=("sh", "{file}"), version=("sh", "-c", "echo 1")) for code in ("py", "js")}
+    languages = {code: a_language(code, run=("sh", "{file}"), version=("sh", "-c", "echo 1")) for code in codes}
     plugins = msgspec.structs.replace(plugins, languages=languages)
     flags = (f"state_dir={state}", "pool.enabled=false", "store.blob.kind=memory", *flags)
     settings = load_config(plugins, flags=flags, environ={}, directory=state.parent).settings
@@ -74,15 +79,23 @@ class Durable:
 
     @asynccontextmanager
     async def daemon(
-        self, executor: FakeExecutor | None = None, *, slots: int = 4, grace_s: float = 20.0, flags: tuple[str, ...] = (), **jetstream: Any
+        self,
+        executor: FakeExecutor | None = None,
+        *,
+        slots: int = 4,
+        grace_s: float = 20.0,
+        flags: tuple[str, ...] = (),
+        codes: tuple[str, ...] = ("py", "js"),
+        ingress: Mapping[str, Any] | None = None,
+        **jetstream: Any,
     ) -> AsyncIterator[Daemon]:
         """A daemon on the server. Leaving the block drains it."""
         self.daemons += 1
         state = self.directory / f"daemon{self.daemons}"
         flags = (f"scheduler.slots={slots}", f"scheduler.grace_s={grace_s}", *flags)
         kv = None if any(flag.startswith("store.kv.") for flag in flags) else self.kv
-        nats = Nats(url=self.server.url, drain_s=grace_s, jetstream=JetStream(**{**FAST, **jetstream}))
-        async with a_daemon(nats, state, flags, executor or Executor(), kv) as daemon:
+        nats = Nats(url=self.server.url, drain_s=grace_s, jetstream=JetStream(**{**FAST, **jetstream}), **(ingress or {}))
+        async with a_daemon(nats, state, flags, executor or Executor(), kv, codes) as daemon:
             yield daemon
             await daemon.drain()
 

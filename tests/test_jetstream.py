@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.errors import NoRespondersError
 
 from fake_executor import wait_until
 from jetstream import Durable, Executor, durable, inbox
@@ -246,6 +247,38 @@ async def test_a_reply_may_not_go_everywhere(tmp_path: Path) -> None:
         await bus.result("one")
         await bus.drained()
         assert await bus.messages("RD_DEAD") == 0
+
+
+async def test_what_is_another_daemons_is_left_to_it(tmp_path: Path) -> None:
+    pythons, others = Executor(), Executor()
+    exact = {"exact": True, "tenants": ("acme", "shared")}
+    async with durable(tmp_path) as bus, bus.daemon(pythons, codes=("py",), ingress=exact):
+        await bus.submit("hi", "script", lang="js")
+        await bus.submit("hi", "foreign", tenant="emca")
+        assert (await bus.submit("hi", "mine"))["seq"] == 3
+        assert (await bus.result("mine")).status == "ok"
+        async with bus.daemon(others, codes=("py", "js")):
+            assert (await bus.result("script")).status == "ok"
+            assert (await bus.result("foreign", "emca")).status == "ok"
+        assert (set(pythons.starts), set(others.starts)) == ({"mine"}, {"script", "foreign"})
+
+
+@pytest.mark.parametrize("subject", ["rd.v1.job.acme.urgent.py", "rd.v1.job.acme.std", "rd.v1.job.acme.std.py.one.more"])
+async def test_what_nobody_would_ever_take_is_not_accepted(tmp_path: Path, subject: str) -> None:
+    async with durable(tmp_path) as bus, bus.daemon():
+        with pytest.raises(NoRespondersError):
+            await bus.send(subject, encode(Job(code="hi")))
+
+
+async def test_a_message_may_have_a_name_of_its_own_and_its_result_a_time(tmp_path: Path) -> None:
+    async with durable(tmp_path) as bus, bus.daemon():
+        await bus.send("rd.v1.job.acme.std.py.one", encode(Job(code="hi")), {"Nats-Msg-Id": "order/1.a", "Rd-Result-Ttl": "2h"})
+        assert (await bus.result("one")).status == "ok"
+        found = await bus.stored("rd.v1.res.acme.one")
+        assert found is not None
+        headers = found.headers or {}
+        assert headers["Nats-TTL"] == "2h"
+        assert float(headers["Rd-Duration-Ms"]) > 0.1
 
 
 async def info(bus: Durable, what: str) -> Any:

@@ -54,11 +54,12 @@ class Reply:
         self.encode = _ENCODE[self.accept]
         self.many = False
         """Whether there are many messages for this requester: then an empty one is the last of all (ADR-47)."""
-        self._came = asyncio.get_running_loop().time()
+        self.came = asyncio.get_running_loop().time()
+        """When the request came, on the loop's clock."""
 
     def since_ms(self) -> float:
         """Milliseconds since the request came."""
-        return (asyncio.get_running_loop().time() - self._came) * 1000
+        return (asyncio.get_running_loop().time() - self.came) * 1000
 
     def headers(self, kind: str) -> dict[str, str]:
         """Headers that every answer has, in a fresh dict."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from nats.aio.msg import Msg
 
@@ -14,17 +13,18 @@ from runnerd import Interrupted, Result, Saturated, Services
 from ..bus import Bus
 from ..counters import log
 from ..endpoint import Endpoint
-from ..refusal import BAD_REQUEST, Refusal
+from ..refusal import Refusal
 from ..reply import Reply
-from ..request import Request, folded, read_request
+from ..request import folded
 from ..room import Room
 from ..stream import Stream
+from .asked import Asked, read_asked
 from .hands import Hands, Held
-from .message import Origin, address, queue_ttl_s, result_ttl, scheduled_by
+from .message import Origin
 from .outcome import Outcomes
 
-_NS = 1_000_000_000
-_OUTPUT = ("inline", "events")
+_SEVERAL = 3
+"""So many failures in a row are not the jobs' own, but of what all of them need."""
 
 
 class DurableBounds(Struct, frozen=True, kw_only=True):
@@ -33,17 +33,14 @@ class DurableBounds(Struct, frozen=True, kw_only=True):
     body_bytes: int
     stream_pending_bytes: int
     in_hand: int
+    exact: bool
+    """Whether languages that are not run here are run elsewhere."""
     again_s: float
     again_most_s: float
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """What a message asks for."""
-
-    request: Request
-    output_to: str
-    """Subject under which output is published while the job runs; empty for none unless the body asks."""
-    result_ttl: str
+class NotHere(Exception):
+    """A job that this daemon leaves to others."""
 
 
 class Durable:
@@ -75,7 +72,7 @@ class Durable:
         self.on_change: Callable[[], None] = lambda: None
         """Called when room for jobs came."""
         self.on_failure: Callable[[float], None] = lambda _: None
-        """Called when a job was given back, with how long to ask for no more."""
+        """Called when several jobs in a row were given back, with how long to ask for no more."""
 
     def receive(self, msg: Msg, origin: Origin) -> None:
         """Take a message in hand, or give it back where there is no room for it. Never waits."""
@@ -101,7 +98,6 @@ class Durable:
 
     async def _refuse(self, held: Held) -> None:
         self._bus.counters.count("given_back_unstarted")
-        self._hands.leave(held)
         await self._hands.give_back(held, 0.0 if self._room.closed else self._bounds.again_s)
 
     async def _carry(self, held: Held) -> None:
@@ -112,6 +108,9 @@ class Durable:
         try:
             await self._end(held)
             self._failures = 0
+        except NotHere as reason:
+            self._bus.counters.count("given_back_for_others", reason=str(reason))
+            await self._hands.give_back(held, self._bounds.again_s)
         except (Saturated, Interrupted) as reason:
             error = f"given back: {reason}"
             await self._give_back(held, reason)
@@ -123,7 +122,6 @@ class Durable:
             error = f"given back: a defect of runnerd: {type(defect).__name__}"
             await self._give_back(held, defect)
         finally:
-            self._hands.leave(held)
             self._room.done()
             self._endpoint.end(began, error)
             self.on_change()
@@ -135,7 +133,8 @@ class Durable:
         pause_s = min(self._bounds.again_most_s, self._bounds.again_s * 2 ** min(16, self._failures))
         self._failures += 1
         self._bus.counters.count("given_back", reason=str(reason), pause_s=pause_s)
-        self.on_failure(pause_s)
+        if self._failures >= _SEVERAL:
+            self.on_failure(pause_s)
         least = reason.retry_after_s if isinstance(reason, Saturated) else 0.0
         await self._hands.give_back(held, max(least, pause_s))
 
@@ -154,56 +153,33 @@ class Durable:
         await self._outcomes.publish(held, headers, result, asked_ttl=asked.result_ttl, stream=stream)
 
     def _read(self, held: Held, headers: dict[str, str]) -> Asked:
-        """What the message asks for. Raises Refusal."""
-        prefix = self._bus.subjects.prefix
-        where = address(held.msg.subject, prefix)
-        scheduler = scheduled_by(headers, prefix)
-        if scheduler not in (None, where.tenant):
-            raise Refusal(BAD_REQUEST, "Nats-Schedule-Target: names another tenant than the schedule's own subject")
-        request = read_request(where.tenant, where.lang, held.msg.data or b"", headers, self._bounds.body_bytes)
-        delivery = request.delivery
-        if where.job and delivery.job_id not in ("", where.job):
-            raise Refusal(BAD_REQUEST, f"Rd-Job-Id: {delivery.job_id!r}, but the subject says {where.job!r}: give one of them")
-        times = [each for each in (delivery.queue_ttl_s, queue_ttl_s(headers, held.origin.stored_ns)) if each is not None]
-        delivery = msgspec.structs.replace(
-            delivery,
-            job_id=where.job or delivery.job_id,
-            message_id=held.origin.id,
-            queue_ttl_s=min(times, default=None),
-            waited_s=max(0.0, time.time() - held.origin.stored_ns / _NS),
-            kept=True,
+        """What the message asks for. Raises Refusal and NotHere."""
+        asked = read_asked(
+            held.msg.subject,
+            held.msg.data or b"",
+            headers,
+            held.origin,
+            prefix=self._bus.subjects.prefix,
+            body_bytes=self._bounds.body_bytes,
+            forbidden=lambda subject: self._bus.forbidden(held.msg, subject),
+            now=time.time(),
         )
-        return Asked(
-            request=msgspec.structs.replace(request, delivery=delivery),
-            output_to=self._output(headers, held),
-            result_ttl=result_ttl(headers),
-        )
-
-    def _output(self, headers: dict[str, str], held: Held) -> str:
-        output = headers.get("rd-output", "inline")
-        if output not in _OUTPUT:
-            raise Refusal(BAD_REQUEST, f"Rd-Output: {output[:40]!r} is not known: use {' or '.join(_OUTPUT)}")
-        if "rd-stream" in headers:
-            raise Refusal(BAD_REQUEST, "Rd-Stream: has no reply subject to stream to here: use Rd-Output: events, or Rd-Stream-To")
-        if to := headers.get("rd-stream-to", ""):
-            if problem := self._bus.forbidden(held.msg, to):
-                raise Refusal(BAD_REQUEST, f"Rd-Stream-To: {problem}")
-            return to
-        return "events" if output == "events" else ""
+        delivery = asked.request.delivery
+        if self._bounds.exact and delivery.lang not in self._services.languages:
+            raise NotHere(f"language {delivery.lang!r} is another daemon's")
+        if not {"*", delivery.tenant} & set(self._bus.subjects.tenants):
+            raise NotHere(f"tenant {delivery.tenant!r} is another daemon's")
+        return asked
 
     async def _run(self, asked: Asked, headers: dict[str, str]) -> tuple[Result, Stream | None]:
         """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
         stream: Stream | None = None
         delivery = asked.request.delivery
-        if asked.output_to:
-            delivery = msgspec.structs.replace(delivery, stream=True)
         async for event in self._services.submit(delivery):
             if isinstance(event, Result):
                 return event, stream
             if stream is None:
-                to = asked.output_to
-                if to in ("", "events"):
-                    to = f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
+                to = asked.events_to or f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
                 reply = Reply("", self._bus.streams, self._bus.counters, headers)
                 stream = Stream(reply, to, self._bus, self._bounds.stream_pending_bytes)
             await stream.event(event)

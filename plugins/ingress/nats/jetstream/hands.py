@@ -22,15 +22,15 @@ class Held:
         self.msg = msg
         self.origin = origin
         self.ack = msg.reply
+        self.came = asyncio.get_running_loop().time()
 
 
 class Hands:
     """All messages in hand, each once, however often it was delivered here."""
 
-    def __init__(self, connection: Connection, counters: Counters, *, ack_wait_s: float, answer_s: float) -> None:
+    def __init__(self, connection: Connection, counters: Counters, *, answer_s: float) -> None:
         self._connection = connection
         self._counters = counters
-        self._ack_wait_s = ack_wait_s
         self._answer_s = answer_s
         self._held: dict[tuple[str, int], Held] = {}
 
@@ -47,35 +47,35 @@ class Hands:
         held = self._held[origin.key] = Held(msg, origin)
         return held
 
-    def leave(self, held: Held) -> None:
-        """It is not in hand any more."""
-        self._held.pop(held.origin.key, None)
-
-    async def renew(self) -> None:
-        """Tell the server, again and again, that all of them are being worked on."""
+    async def renew(self, ack_wait_s: float) -> None:
+        """Tell the server, three times in each `ack_wait_s`, that all of them are being worked on."""
         while True:
-            await asyncio.sleep(self._ack_wait_s / 3)
+            await asyncio.sleep(ack_wait_s / 3)
             for held in list(self._held.values()):
                 if not await self._connection.ask(held.ack, _RENEW, ""):
                     self._counters.count("renewals_lost")
                     break
 
     async def done(self, held: Held, poison: str = "") -> None:
-        """Have the server forget the message, and wait until it has. `poison`: why it can never be run, for its operators.
+        """Have the server forget the message, and wait until it has; it is not in hand any more then.
 
-        Where the server does not answer, the message comes again, and is answered from its record.
+        `poison`: why it can never be run, for the server's operators. Where the server does not answer, the message comes
+        again, and is answered from its record.
         """
         body = _TERM + b" " + poison.encode(errors="replace")[:_TERM_BYTES].replace(b"\r", b" ").replace(b"\n", b" ") if poison else _ACK
         for _ in range(_ACK_TRIES):
             try:
                 await self._connection.request(held.ack, body, {}, self._answer_s)
+                break
             except NoAnswer:
                 continue
-            return
-        self._counters.count("acks_lost")
+        else:
+            self._counters.count("acks_lost")
+        del self._held[held.origin.key]
 
     async def give_back(self, held: Held, delay_s: float = 0.0) -> None:
-        """Have it delivered again, here or elsewhere, after `delay_s`."""
+        """Have it delivered again, here or elsewhere, after `delay_s`. It is not in hand any more then."""
+        del self._held[held.origin.key]  # first: it may come again at once
         delay_s *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads what failed together, guards nothing
         body = _NAK + (b' {"delay": %d}' % int(delay_s * _NS) if delay_s else b"")
         if not await self._connection.ask(held.ack, body, ""):

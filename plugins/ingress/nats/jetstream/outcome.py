@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from runnerd import TOKEN, Result, Services
 
 from ..bus import Bus
-from ..connection import NoAnswer
+from ..connection import Connection, NoAnswer
 from ..reply import MARGIN, Reply, heading, size_of
 from ..request import job_id
 from ..stream import Stream
@@ -45,16 +45,20 @@ class Outcomes:
         self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
         more = stream.result_headers() if stream else {}
         if await self._own(result):
-            reply = Reply(f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}", self._bus.main, self._bus.counters, headers)
+            subject = f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}"
+            reply = self._way(subject, self._bus.main, held, headers)
             body, out = reply.message(result, more=more)
             # one name per end of the job: a copy that was published already, by whomever, is known again
             out["Nats-Msg-Id"] = f"{result.tenant}.{result.id}.{result.status}"
             if asked_ttl:
                 out["Nats-TTL"] = asked_ttl
-            await self._until_done(lambda: self._copy(reply.subject, body, out))
+            await self._until_done(lambda: self._copy(subject, body, out))
         if result.status == "dead":
             await self._until_done(lambda: self._letter(held, result))
-        await self._reply(held, headers, result, more)
+        to = headers.get("rd-reply-to") or headers.get("reply_to") or ""
+        if to and not self._bus.forbidden(held.msg, to):
+            # behind its output, where there was some
+            await self._way(to, self._bus.streams if stream else self._bus.main, held, headers).result(result, more=more)
         await self._hands.done(held, poison=heading(result.reason) if result.status in _POISON else "")
 
     async def _own(self, result: Result) -> bool:
@@ -100,11 +104,10 @@ class Outcomes:
         await self._api.publish(subject, body, headers)
         self._bus.counters.count("dead_letters", job=result.id, stream=self._topology.stream(DEAD), reason=result.reason)
 
-    async def _reply(self, held: Held, headers: dict[str, str], result: Result, more: dict[str, str]) -> None:
-        """Answer on the subject that the message asks for, where it may be used."""
-        to = headers.get("rd-reply-to") or headers.get("reply_to") or ""
-        if to and not self._bus.forbidden(held.msg, to):
-            await Reply(to, self._bus.main, self._bus.counters, headers).result(result, more=more)
+    def _way(self, subject: str, connection: Connection, held: Held, headers: dict[str, str]) -> Reply:
+        reply = Reply(subject, connection, self._bus.counters, headers)
+        reply.came = held.came
+        return reply
 
     async def _until_done(self, act: Callable[[], Awaitable[None]]) -> None:
         pause_s = _PAUSE_S

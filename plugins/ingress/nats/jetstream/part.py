@@ -36,12 +36,13 @@ class JetStreamPart:
         api, topology = tools(nats, bus)
         self._setup = Setup(api, topology)
         self._room = Room(len(settings.classes) + settings.ahead)
-        self._hands = Hands(bus.main, bus.counters, ack_wait_s=settings.ack_wait_s, answer_s=settings.answer_s)
+        self._hands = Hands(bus.main, bus.counters, answer_s=settings.answer_s)
         self._outcomes = Outcomes(bus, services, api, self._hands, topology)
         bounds = DurableBounds(
             body_bytes=nats.body_bytes,
             stream_pending_bytes=nats.stream_pending_bytes,
             in_hand=settings.in_hand,
+            exact=nats.exact,
             again_s=settings.again_s,
             again_most_s=settings.again_most_s,
         )
@@ -65,9 +66,11 @@ class JetStreamPart:
 
     async def start(self) -> list[asyncio.Task[None]]:
         """See that everything is there, and begin to ask; returns the tasks that stay. Raises IngressError, naming the fix."""
-        told(await self._setup.look(make=self._make))
+        findings = await self._setup.look(make=self._make)
+        told(findings)
+        ack_wait_s = min(findings.ack_wait_s, self._nats.jetstream.ack_wait_s)
         await self._bus.main.route(self._puller.route())
-        return [self._tasks.create_task(work) for work in (self._puller.keep(), self._hands.renew(), self._watch())]
+        return [self._tasks.create_task(work) for work in (self._puller.keep(), self._hands.renew(ack_wait_s), self._watch())]
 
     def close(self) -> None:
         """Ask for no more, and take no more."""

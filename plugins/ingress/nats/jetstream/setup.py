@@ -1,6 +1,7 @@
 """Streams and consumers on the server: made where they are missing, compared where they are there, never changed."""
 
 import asyncio
+import math
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from .api import CONSUMER_MISSING, STREAM_MISSING, Api, ApiError
 from .topology import JOBS, Consumer, Topology, differences
 
 _MISSING = (STREAM_MISSING, CONSUMER_MISSING)
+_NS = 1_000_000_000
 _LOOK_S = 2.0
 """How long it may take to see the stream of jobs. A server that does not let us see it says nothing at all."""
 
@@ -21,6 +23,8 @@ class Findings(Struct, kw_only=True):
     made: list[str] = []
     missing: list[str] = []
     different: list[str] = []
+    ack_wait_s: float = math.inf
+    """The shortest of the consumers' that there are."""
 
 
 class Setup:
@@ -74,6 +78,7 @@ class Setup:
         shown = f"consumer {consumer.name} of stream {consumer.stream}"
         found = await self._find(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
         if found is not None:
+            findings.ack_wait_s = min(findings.ack_wait_s, int(str(found.get("ack_wait", 0))) / _NS or math.inf)
             findings.different += [f"{shown}: {each}" for each in differences(consumer.config, found)]
         elif make:
             subject = f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}.{consumer.config['filter_subject']}"

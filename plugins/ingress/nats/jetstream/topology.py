@@ -68,7 +68,14 @@ class Topology(Struct, frozen=True, kw_only=True):
             "compression": "s2",
         }
         return [
-            of(JOBS, ["job.>"], **jobs, discard="new", max_bytes=settings.jobs_bytes),
+            # none but these classes: a message that no consumer takes would stay without a word
+            of(
+                JOBS,
+                [f"job.*.{name}.{rest}" for name in settings.classes for rest in ("*", "*.*")],
+                **jobs,
+                discard="new",
+                max_bytes=settings.jobs_bytes,
+            ),
             *([of(LATER, ["sched.>", "due.>"], **jobs, **later)] if self.schedules else []),
             of(RESULTS, ["res.>"], **results),
             of(EVENTS, ["evt.>"], **events),
