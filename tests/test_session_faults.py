@@ -204,7 +204,7 @@ async def test_a_key_value_store_that_is_gone_at_the_end_gives_the_job_back(kv: 
         await wait_until(lambda: executor.running.total() == 1, "it runs")
         frozen.frozen = True
         executor.go.set()
-        with pytest.raises(Interrupted, match="could not be recorded, so .* frozen"):
+        with pytest.raises(Interrupted, match=r"could not be recorded, so .* frozen"):
             await task
         frozen.frozen = False
         assert (await result(scheduler, job("add 1; ls", session=session))).stdout == "2\n\n"
