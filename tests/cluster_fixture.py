@@ -69,7 +69,7 @@ async def namespace(config: str) -> AsyncIterator[Cluster]:
     async with open_cluster(PodSettings(kubeconfig=config, namespace=name)) as cluster:
         await cluster.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, namespaced=False)
         try:
-            await until(cluster, ACCOUNTS, "", lambda accounts: bool(accounts))  # without one, pods are refused
+            await until(cluster, ACCOUNTS, "", bool)  # without one, pods are refused
             yield cluster
         finally:
             await cluster.delete(NAMESPACES, name, namespaced=False)
