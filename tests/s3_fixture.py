@@ -1,6 +1,7 @@
 """A real S3 server for tests, or the one that RUNNERD_TEST_S3_URL names, http://key:secret@host:port/bucket."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -65,11 +66,14 @@ class S3Server:
 
     def _wait(self) -> None:
         """Until it has a bucket, and stores something in it."""
-        client = client_of(self.settings, Retry(total=200, backoff_factor=0.1, backoff_max=0.2, status_forcelist=(500, 503)))
+        client = client_of(
+            self.settings, Retry(total=200, backoff_factor=0.1, backoff_max=0.2, status_forcelist=(500, 503), allowed_methods=None)
+        )
         try:
             if not client.bucket_exists(BUCKET):
                 client.make_bucket(BUCKET)
-            client.remove_objects(BUCKET, [])
+            client.put_object(BUCKET, "ready", io.BytesIO(b"1"), 1)
+            client.remove_object(BUCKET, "ready")
         except (MinioException, HTTPError) as error:
             raise AssertionError(f"the S3 server does not start: {error}: {(self.directory / 'log').read_text()[-2000:]}") from error
 

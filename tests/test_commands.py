@@ -1,6 +1,7 @@
 """The command line: plugins, config and check, with their exit codes and their words."""
 
 import json
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from distributions import LANGUAGE, Site, site
+from redis_fixture import free_port
 from runnerd import __main__, __version__
-from runnerd.config.seed import LATER
+from seed_variables import NAMES
 
 Runnerd = Callable[..., tuple[int, str, str]]
 QUICK = ("--set", "ingress.nats.listen=127.0.0.1:0", "--set", "ingress.http.port=0", "--set", "isolation.minimum=process")
@@ -21,7 +23,7 @@ def runnerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RUNNERD_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
-    for name in LATER:  # some are everybody's, such as SSL_CERT_FILE
+    for name in NAMES:  # some are everybody's, such as SSL_CERT_FILE
         monkeypatch.delenv(name, raising=False)
 
     def run(*args: str) -> tuple[int, str, str]:
@@ -113,8 +115,8 @@ def test_check(runnerd: Runnerd) -> None:
         said["settings", "note"]
         == "limits.cpu_cores = 1 and local.cpu_cores = 2 bound the same thing: the smaller one, limits.cpu_cores, holds"
     )
-    assert said["store.kv", "ok"] == "disk: opens and takes values"
-    assert said["store.blob", "ok"] == "disk: opens and takes blobs"
+    assert re.fullmatch(r"disk at /.*/store: opens and takes values", said["store.kv", "ok"])
+    assert re.fullmatch(r"disk at /.*/store: opens and takes blobs", said["store.blob", "ok"])
     assert said["ingress.http", "ok"] == "127.0.0.1, any free port"
     assert ("language py", "ok") in said or ("language py", "note") in said
     assert any(finding["about"] == "isolation" and finding["text"].startswith("limits enforced: ") for finding in found)
@@ -136,6 +138,18 @@ def test_check_finds_what_stands_in_the_way(runnerd: Runnerd, tmp_path: Path, di
         "sandboxes reach level 'process', and jobs need 'userns' at least",
     ):
         assert any(text in problem for problem in problems), text
+
+
+def test_check_says_which_store_is_out_of_reach(runnerd: Runnerd, monkeypatch: pytest.MonkeyPatch) -> None:
+    redis, s3 = free_port(), free_port()
+    monkeypatch.setenv("REDIS_URL", f"redis://:s3cr3t@127.0.0.1:{redis}/0")
+    monkeypatch.setenv("MINIO_ENDPOINT", f"127.0.0.1:{s3}")
+    code, out, _ = runnerd("check", *QUICK, "--set", "store.blob.retries=0", "--json")
+    assert code == 1
+    found = {finding["about"]: finding["text"] for finding in json.loads(out) if finding["state"] == "problem"}
+    assert re.search(rf"^Redis 127\.0\.0\.1:{redis}: .*(refused|Connect call failed)", found["store.kv"])
+    assert re.search(rf"^S3 127\.0\.0\.1:{s3}, bucket kubecoderun-files: .*refused", found["store.blob"])
+    assert "s3cr3t" not in out
 
 
 def test_check_with_wrong_settings(runnerd: Runnerd) -> None:

@@ -21,7 +21,10 @@ class Redis(Store, tag="redis", frozen=True, kw_only=True):
     """Keeps keys and values in Redis. Needs `pip install 'runnerd[redis]'`."""
 
     url: Annotated[str, Meta(extra={"env": "REDIS_URL", "secret": True, "selects": True})] = ""
-    """redis://user:password@host:6379/0, rediss:// with TLS, or unix:///path?db=0. Beats `host` and `port`, and what else it says beats the single settings."""
+    """redis://user:password@host:6379/0, rediss:// with TLS, or unix:///path?db=0.
+
+    It stands for `host` and `port`, and what else it says beats the single settings.
+    """
     host: Annotated[str, Meta(extra={"env": "REDIS_HOST", "selects": True})] = "localhost"
     """The server's name or address."""
     port: Annotated[int, Meta(ge=1, le=65535, extra={"env": "REDIS_PORT"})] = 6379

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from . import S3
 
 _CHUNK_BYTES = 256 << 10
+_PIPE_BYTES = 1 << 20
+"""What may be on its way to the thread that gathers a part."""
 
 
 class S3Blobs:
@@ -42,8 +44,8 @@ class S3Blobs:
         check_content_type(content_type)
         size = 0
         async with self._uploads.turn():
-            pipe = Pipe(self._part_bytes)
-            typed = {"content_type": content_type, "part_size": self._part_bytes}
+            pipe = Pipe(_PIPE_BYTES)
+            typed = {"content_type": content_type, "part_size": self._part_bytes, "num_parallel_uploads": 1}
             sending = self._bucket.begin(lambda client, bucket: client.put_object(bucket, name, pipe, -1, **typed))  # type: ignore[arg-type]
             sending.add_done_callback(lambda _: pipe.end())
             try:

@@ -99,7 +99,7 @@ def _http(s3: "S3") -> urllib3.PoolManager:
     return urllib3.PoolManager(
         maxsize=s3.uploads + s3.downloads,
         timeout=urllib3.Timeout(connect=s3.connect_timeout_s, read=s3.timeout_s),
-        retries=urllib3.Retry(total=s3.retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+        retries=urllib3.Retry(total=s3.retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504), raise_on_status=False),
         cert_reqs="CERT_REQUIRED",
         ca_certs=s3.tls_ca or None,
     )

@@ -1,6 +1,7 @@
 """Bytes on their way from the event loop to a thread that reads them as a file: not more than so many at a time."""
 
 import asyncio
+import io
 import threading
 from collections import deque
 
@@ -43,8 +44,15 @@ class Pipe:
             self._failed = True
             self._changed.notify()
 
-    def read(self, most: int = -1) -> bytes:
-        """Some bytes, none at the end. Raises OSError where they will not be whole."""
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer are the last ones. Raises OSError where they will not be whole."""
+        # In one piece: the library adds up smaller ones by copying all that it has, each time. BytesIO gives away its own bytes.
+        gathered = io.BytesIO()
+        while size and (piece := self._take(size)):
+            size -= gathered.write(piece)
+        return gathered.getvalue()
+
+    def _take(self, most: int) -> bytes:
         with self._changed:
             self._changed.wait_for(lambda: self._chunks or self._ended or self._failed)
             if self._failed:
@@ -52,7 +60,7 @@ class Pipe:
             if not self._chunks:
                 return b""
             chunk = self._chunks.popleft()
-            if 0 <= most < len(chunk):
+            if len(chunk) > most:
                 self._chunks.appendleft(chunk[most:])
                 chunk = chunk[:most]
             self._bytes -= len(chunk)
