@@ -99,30 +99,35 @@ class _Stream:
 
     def __init__(self, wire: Wire, kind: str, header: Header, body: bytes, size: int) -> None:
         self.problem = ""
+        """Why it was cut, where the agent said so."""
         self._wire = wire
         self._kind = kind
-        self._frame = (header, body)
+        self._frame: tuple[Header, bytes] | None = (header, body)
         self._left = size
         self._more = True
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes as they come. Raises Cut where they do not all come, and SandboxLost."""
+        """The bytes that are still to come, as they come. Raises Cut where they do not all come, and SandboxLost."""
         while self._more:
-            header, body = self._frame
-            if header["type"] != self._kind or header.get("cut"):
-                self._more = False
-                self.problem = header.get("problem", "")
-                if not header.get("cut") and header["type"] != "taken":
-                    raise SandboxLost(f"the agent sent {header['type']!r} amid a {self._kind}")
-                raise Cut
+            header, body = self._frame or await self._wire.receive()
+            self._frame = None
+            self._check(header)
             self._left -= len(body)
             self._more = bool(header.get("more"))
             if body:
                 yield body
-            if self._more:
-                self._frame = await self._wire.receive()
         if self._left:
             raise Cut
+
+    def _check(self, header: Header) -> None:
+        kind, cut = header["type"], header.get("cut", False)
+        if kind == self._kind and not cut:
+            return
+        self._more = False
+        if not cut and kind != "taken":
+            raise SandboxLost(f"the agent sent {kind!r} amid a {self._kind}")
+        self.problem = header.get("problem", "")
+        raise Cut
 
     async def drain(self) -> None:
         """Read what nobody wanted."""
