@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from runnerd import Event, Ingress, Job, Language, Result, SandboxInfo
+from runnerd import Event, Ingress, Job, Language, Result, SandboxInfo, Sessions
 from runnerd.plugins import find_plugins
 from runnerd.spec import Delivery
 
@@ -33,6 +33,7 @@ class HttpServices:
     """Answers each job with `results[job.code]`; the code `wait` waits until `release` is set."""
 
     languages: Mapping[str, Language] = {"py": PYTHON}
+    sessions: Sessions | None = None
 
     def __init__(self, **results: Result | Exception) -> None:
         self.results: dict[str, Result | Exception] = dict(results)

@@ -1,6 +1,7 @@
-"""Jobs over HTTP: `POST /exec` answers with the result; `/health` and `/ready` for probes.
+"""Jobs over HTTP: `POST /exec` answers with the result; files and state of sessions; `/health` and `/ready` for probes.
 
-`app` has the routes, `exec` and `health` what they answer, `server` the listener, `keys` who may come in.
+`app` has the routes and their errors; `exec`, `files`, `state` and `health` what they answer; `server` the listener, `keys` who
+may come in.
 """
 
 import asyncio
@@ -64,7 +65,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take requests while the block is open. Raises IngressError and ConfigError."""
-        from . import access, app, server  # noqa: PLC0415 - the libraries take long to import, and most commands open none
+        from . import access, app, paths, server  # noqa: PLC0415 - the libraries take long to import, and most commands open none
 
         keys, notice = open_keys(self.api_key, self.api_keys, self.api_key_header, self.state_dir)
         bodies = app.Bounds(body_bytes=self.body_bytes, body_timeout_s=self.body_timeout_s)
@@ -79,7 +80,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
         routes = app.create_app(services, tenant=self.tenant, keys=keys, bounds=bodies, page=page, closing=closing)
         with server.bind(self.host, self.port) as listener:
             address = server.url_of(listener)
-            async with server.serve(access.logged(routes), listener, connections, closing):
+            async with server.serve(access.logged(paths.forgiving(routes)), listener, connections, closing):
                 yield f"{address} ({notice})"
 
 

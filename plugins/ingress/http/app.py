@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import anyio
@@ -18,11 +19,14 @@ from litestar.params import Body
 from litestar.types import Guard
 from msgspec import Struct
 
-from runnerd import Interrupted, Job, Rejected, Result, RunnerdError, Saturated, Services
+from runnerd import Conflict, Interrupted, Job, NotFound, OverLimit, Rejected, Result, RunnerdError, Saturated, Services, StoreError
 
 from .exec import ExecAnswer, ExecRequest, Malformed, Problem, answer_of, decode_request, job_of, problem_of
+from .files import file_routes
 from .health import health_routes
 from .keys import Keys, Refused
+from .scope import Scope
+from .state import state_routes
 
 log = structlog.get_logger("runnerd.http")
 
@@ -50,8 +54,13 @@ class Page(Struct, frozen=True, kw_only=True):
 def create_app(services: Services, *, tenant: str, keys: Keys, bounds: Bounds, page: Page, closing: asyncio.Event) -> Litestar:
     """The application: `/exec` and the probes. Once `closing` is set, waiting requests are answered 503 and their jobs cancelled."""
     guard = _guard(keys)
+    routes = [_exec_route(services, tenant, closing, guard), *health_routes(services, guard)]
+    if services.sessions is not None:
+        scope = Scope(tenant=tenant)
+        routes += file_routes(services.sessions, scope, guard, bounds.body_timeout_s)
+        routes += state_routes(services.sessions, scope, guard, bounds.body_timeout_s)
     return Litestar(
-        [_exec_route(services, tenant, closing, guard), *health_routes(services, guard)],
+        routes,
         request_class=_bounded(bounds),
         request_max_body_size=bounds.body_bytes,
         exception_handlers={
@@ -60,6 +69,10 @@ def create_app(services: Services, *, tenant: str, keys: Keys, bounds: Bounds, p
             Rejected: _rejected,
             Saturated: _saturated,
             Interrupted: _interrupted,
+            NotFound: _error(404, "resource_not_found"),
+            Conflict: _error(409, "resource_conflict"),
+            OverLimit: _error(413, "resource_exhausted"),
+            StoreError: _error(503, "service_unavailable"),
             HTTPException: _http_error,
             Exception: _failure,
         },
@@ -122,7 +135,7 @@ def _exec_route(services: Services, tenant: str, closing: asyncio.Event, guard: 
         result = await _result(services, job, request, closing)
         if result is None:
             return Response(None, status_code=CLIENT_GONE)  # type: ignore[arg-type]
-        status, answer = answer_of(result)
+        status, answer = answer_of(result, data.files)
         return Response(answer, status_code=status)  # type: ignore[arg-type]
 
     return exec_job
@@ -190,6 +203,13 @@ def _saturated(_: Request[Any, Any, Any], error: Saturated) -> Response[Problem]
 def _interrupted(request: Request[Any, Any, Any], error: Interrupted) -> Response[Problem]:
     """Given back without a result: the same as no room."""
     return _saturated(request, Saturated(str(error), retry_after_s=RETRY_AFTER_S))
+
+
+def _error(status: int, error_type: str) -> Callable[[Request[Any, Any, Any], RunnerdError], Response[Problem]]:
+    def handle(_: Request[Any, Any, Any], error: RunnerdError) -> Response[Problem]:
+        return _problem(problem_of(str(error), error_type), status, _CLOSE if status == 413 else None)
+
+    return handle
 
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

@@ -12,12 +12,49 @@ from hashlib import sha256
 import msgspec
 from msgspec import Struct
 
-from runnerd import Job, Rejected, Result, SandboxInfo, Usage
+from runnerd import Job, Limits, Mount, Rejected, Result, SandboxInfo, Skipped, StateInfo, Stored, Usage
 
 SESSION_ID_LENGTH = 21
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _FIELD = re.compile(r"([A-Za-z_-]+(?:\[\d+\]|\.\w+)*): ")
+
+
+class FileRef(Struct, kw_only=True):
+    """A stored file."""
+
+    id: str
+    session_id: str | None = None
+    storage_session_id: str | None = None
+    """The same as `session_id`, by its newer name."""
+    name: str = ""
+    """Path below /mnt/data; empty for its own name."""
+
+    @property
+    def session(self) -> str:
+        """The session that it is in."""
+        return self.storage_session_id or self.session_id or ""
+
+
+class Origin(Struct, kw_only=True):
+    """The version of a file that a program changed."""
+
+    id: str
+    storage_session_id: str
+
+
+class OutputFile(Struct, kw_only=True, omit_defaults=True):
+    """A file that the program left."""
+
+    id: str
+    name: str
+    """Path below /mnt/data."""
+    session_id: str
+    storage_session_id: str
+    size: int
+    contentType: str  # noqa: N815 - the clients' spelling
+    modified_from: Origin | None = None
+    """Where the program changed a file that was there: the version that it found."""
 
 
 class ExecRequest(Struct, kw_only=True):
@@ -29,12 +66,16 @@ class ExecRequest(Struct, kw_only=True):
     args: str | list[str | int | float | bool] | None = None
     """Arguments: a list, or one text that is split as a shell would."""
     stdin: str | None = None
-    files: list[object] | None = None
-    """Must be empty: input files are not taken here yet."""
+    files: list[FileRef] | None = None
+    """Stored files that the program finds in its directory."""
     user_id: str | None = None
-    """Not used: whose job it is, the key says."""
+    """For whom it runs; what the tenant says of its own users."""
     entity_id: str | None = None
+    """What the session belongs to, an assistant say."""
     session_id: str | None = None
+    """The session to go on with: its files and variables are there. Else that of the first of `files`, else a new one."""
+    timeout: float | None = None
+    """Wall time in milliseconds; the daemon's own limit holds as well."""
 
 
 class ExecAnswer(Struct, kw_only=True):
@@ -45,7 +86,7 @@ class ExecAnswer(Struct, kw_only=True):
     """Ends in a newline unless empty."""
     stderr: str
     """The program's own, then what runnerd has to say about its end, in lines of its own."""
-    files: list[object]
+    files: list[OutputFile]
     has_state: bool = False
     state_size: int | None = None
     state_hash: str | None = None
@@ -61,6 +102,10 @@ class ExecAnswer(Struct, kw_only=True):
     stderr_truncated: bool
     usage: Usage
     sandbox: SandboxInfo | None
+    skipped: list[Skipped] = []
+    """Files and variables that were not kept, and why."""
+    warnings: list[str] = []
+    """What else the caller should know."""
 
 
 class Problem(Struct, kw_only=True, omit_defaults=True):
@@ -115,10 +160,11 @@ def _malformed(message: str) -> Malformed:
 
 def job_of(request: ExecRequest, tenant: str, job_id: str) -> Job:
     """The job that is asked for. Raises Rejected, naming the field and the fix."""
-    if request.files:
-        raise Rejected("files: input files are not taken here yet: leave the field out, or put their content into the code")
     if not request.code:
         raise Rejected("code: is empty: send the program's text")
+    if request.timeout is not None and request.timeout <= 0:
+        raise Rejected("timeout: must be above 0, in milliseconds")
+    refs = request.files or []
     return Job(
         id=job_id,
         tenant=tenant,
@@ -126,21 +172,34 @@ def job_of(request: ExecRequest, tenant: str, job_id: str) -> Job:
         code=request.code,
         args=_args(request.args),
         stdin=request.stdin or "",
+        limits=Limits(wall_s=request.timeout / 1000 if request.timeout else None),
+        session=request.session_id or next((ref.session for ref in refs), ""),
+        user=request.user_id or "",
+        entity=request.entity_id or "",
+        mounts=tuple(Mount(session=ref.session, id=ref.id, name=ref.name) for ref in refs),
     )
 
 
-def answer_of(result: Result) -> tuple[int, ExecAnswer | Problem]:
-    """HTTP status and body that tell how the job ended."""
+def answer_of(result: Result, refs: list[FileRef] | None = None) -> tuple[int, ExecAnswer | Problem]:
+    """HTTP status and body that tell how the job ended. `refs`: the files that it was given."""
     if result.status in _PROBLEMS:
         status, error_type = _PROBLEMS[result.status]
+        if result.reason.startswith("mounts["):  # what clients have to tell from a program that is wrong: they send the file again
+            status, error_type = 403, "authorization"
         reason = result.reason or f"the job was {result.status}"
         return status, problem_of(reason, error_type, result.id)
     stdout, stderr = _outputs(result)
+    session = result.session or session_id_of(result)
+    sessions = {ref.id: ref.session for ref in refs or ()}
+    state = result.state or StateInfo()
     return 200, ExecAnswer(
-        session_id=session_id_of(result),
+        session_id=session,
         stdout=_ended(stdout),
         stderr=_stderr(stderr, _notes(result, bool(stderr))),
-        files=[],
+        files=[_output(file, sessions) for file in result.stored],
+        has_state=state.size > 0,
+        state_size=state.size or None,
+        state_hash=state.hash or None,
         job_id=result.id,
         status=result.status,
         reason=result.reason,
@@ -152,6 +211,21 @@ def answer_of(result: Result) -> tuple[int, ExecAnswer | Problem]:
         stderr_truncated=result.stderr_truncated,
         usage=result.usage,
         sandbox=result.sandbox,
+        skipped=[*result.skipped, *state.skipped],
+        warnings=[*result.warnings, *([state.problem] if state.problem else [])],
+    )
+
+
+def _output(file: Stored, sessions: dict[str, str]) -> OutputFile:
+    origin = file.modified_from
+    return OutputFile(
+        id=file.id,
+        name=file.name,
+        session_id=file.session,
+        storage_session_id=file.session,
+        size=file.size,
+        contentType=file.content_type,
+        modified_from=Origin(id=origin, storage_session_id=sessions.get(origin, file.session)) if origin else None,
     )
 
 
