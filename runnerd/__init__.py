@@ -40,6 +40,7 @@ from .job import (
 from .letters import DeadLetter, DeadLetters, Prepared
 from .sessions import Owner, Session, Sessions, Snapshot
 from .spec import Delivery, Ingress, Install, Language, Services
+from .spill import spill_result
 from .store import Blob, Blobs, KeyValues, Store, check_content_type, check_key, check_range, check_rank, check_value
 from .turns import Turns
 
@@ -108,4 +109,5 @@ __all__ = [
     "hookimpl",
     "json_schema",
     "new_id",
+    "spill_result",
 ]

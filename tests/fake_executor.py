@@ -2,7 +2,7 @@
 
 `hi` prints hi · `sleep 0.1` · `wait` until `executor.go` is set · `stream 3` writes three pieces · `lose` its sandbox goes away ·
 `lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` · `fail 3` exits with 3 ·
-`print 3` prints so many bytes
+`print 3` prints so many bytes · `files 2 10` leaves two of ten bytes
 
 In a session, with `; ` between them: `add 1` to the number that is the interpreter's state, and print it · `write NAME TEXT` a file ·
 `cat NAME` · `ls` the files · `big 100` so many bytes of state
@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 
 from runnerd import (
     Event,
+    File,
     Job,
     Language,
     Limits,
@@ -88,6 +89,11 @@ class FakeSandbox:
                     raise Rejected("code: not this one")
                 case "print":
                     yield Result(status="ok", exit_code=0, stdout="x" * int(rest))
+                    return
+                case "files":
+                    count, size = map(int, rest.split())
+                    files = tuple(File(name=f"{i}.bin", data=b"\0" * size) for i in range(count))
+                    yield Result(status="ok", exit_code=0, files=files)
                     return
                 case "fail":
                     stored, skipped, state = await interpreter.leave(failed=True)

@@ -11,7 +11,7 @@ import pytest
 from fake_executor import wait_until
 from jetstream import Durable, Executor, durable, inbox, process
 from redis_fixture import RedisServer
-from runnerd import IngressError, Job, decode_result, encode
+from runnerd import IngressError, Job, Owner, decode_result, encode
 from scheduling import Frozen
 
 
@@ -215,12 +215,30 @@ async def test_what_differs_is_told_and_left(tmp_path: Path, capsys: pytest.Capt
         assert (await bus.api("CONSUMER.INFO.RD_JOBS.rd-std"))["config"]["ack_wait"] == 2_000_000_000
 
 
-async def test_a_result_that_no_message_takes_is_cut_and_says_so(tmp_path: Path) -> None:
-    async with durable(tmp_path, max_payload=64 << 10) as bus, bus.daemon():
-        await bus.submit("print 200000", "one")
+async def test_a_result_that_no_message_takes_is_stored_and_says_where(tmp_path: Path) -> None:
+    async with durable(tmp_path, max_payload=64 << 10) as bus, bus.daemon() as daemon, inbox(bus.client) as (to, answers):
+        await bus.submit("print 200000", "one", rd_reply_to=to)
         result = await bus.result("one")
-        assert (result.status, result.stdout_truncated) == ("ok", True)
         await bus.drained()
+        await wait_until(lambda: len(answers) == 1, "it is answered")
+        assert decode_result(answers[0].data) == result
+        assert (result.status, result.stdout_truncated, len(result.stdout)) == ("ok", True, 4096)
+        assert "the rest of it is in session" in result.warnings[0]
+        assert daemon.sessions is not None
+        stored = result.stored[0]
+        _, chunks = await daemon.sessions.download(Owner(tenant="acme"), stored.session, stored.id)
+        assert (stored.name, b"".join([chunk async for chunk in chunks])) == ("stdout", b"x" * 200_000)
+
+        await bus.submit("print 200000", "one", nats_msg_id="again", rd_reply_to=to)
+        await wait_until(lambda: len(answers) == 2, "the repetition is answered")
+        assert decode_result(answers[1].data) == result, "and nothing is stored twice"
+
+
+async def test_files_that_no_message_takes_are_stored(tmp_path: Path) -> None:
+    async with durable(tmp_path, max_payload=64 << 10) as bus, bus.daemon():
+        await bus.submit("files 3 30000", "one")
+        result = await bus.result("one")
+        assert (result.files, [(each.name, each.size) for each in result.stored]) == ((), [(f"{i}.bin", 30_000) for i in range(3)])
 
 
 async def test_messages_beyond_what_may_be_in_hand_go_back(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ _ENCODE: Mapping[str, Callable[[Any], bytes]] = {
 _CODES = {"rejected": 400, "cancelled": 499, "dead": 500, "expired": 504}
 """Results that are errors of the service, not of the program, with the code that `nats micro` tools understand."""
 
+_ESCAPED = 16
+"""A character takes less than so many bytes of a message, its exact bytes beside it included."""
+
 ERROR, ERROR_CODE = "Nats-Service-Error", "Nats-Service-Error-Code"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -80,6 +83,12 @@ class Reply:
         body, headers = self.message(result, code, more)
         await self._send(body, headers)
         return f"{headers[ERROR_CODE]}: {headers[ERROR]}" if ERROR_CODE in headers else ""
+
+    def fits(self, result: Result) -> bool:
+        """Whether the whole result goes into one message, with headers beside it."""
+        room = self.room_for(self.headers("result")) - MARGIN
+        rough = sum(len(file.text or "") + len(file.data or b"") for file in result.files) + len(result.stdout) + len(result.stderr)
+        return rough < room // _ESCAPED or len(self.encode(result)) <= room
 
     def message(self, result: Result, code: int | None = None, more: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, str]]:
         """The result as a message: body and headers."""

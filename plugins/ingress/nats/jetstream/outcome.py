@@ -1,10 +1,13 @@
 """What becomes of a message whose job has ended: its result in the stream, the reply, a dead letter, and the ack, in this order."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
-from runnerd import TOKEN, Result, Services
+import msgspec
+
+from runnerd import TOKEN, Result, RunnerdError, Services, decode_result, spill_result
 
 from ..bus import Bus
 from ..connection import Connection, NoAnswer
@@ -47,6 +50,7 @@ class Outcomes:
         if await self._own(result):
             subject = f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}"
             reply = self._way(subject, self._bus.main, held, headers)
+            result = await self._fitting(subject, result, reply)
             body, out = reply.message(result, more=more)
             # one name per end of the job: a copy that was published already, by whomever, is known again
             out["Nats-Msg-Id"] = f"{result.tenant}.{result.id}.{result.status}"
@@ -103,6 +107,21 @@ class Outcomes:
         subject = f"{self._bus.subjects.prefix}.dead.{where.tenant}.{where.cls}.{where.lang}"
         await self._api.publish(subject, body, headers)
         self._bus.counters.count("dead_letters", job=result.id, stream=self._topology.stream(DEAD), reason=result.reason)
+
+    async def _fitting(self, subject: str, result: Result, reply: Reply) -> Result:
+        """The result as a message takes it: as it was published before, else with what is too large stored in a session."""
+        sessions = self._services.sessions
+        if sessions is None or reply.fits(result):
+            return result
+        with contextlib.suppress(NoAnswer, ApiError, msgspec.DecodeError):
+            standing = await self._api.last(self._topology.stream(RESULTS), subject)
+            if standing is not None and standing.headers.get("Rd-Status") == result.status:
+                return decode_result(standing.body, standing.headers.get("Content-Type", ""))
+        try:
+            return await spill_result(result, reply.fits, sessions)
+        except RunnerdError as error:
+            self._bus.counters.count("spills_failed", job=result.id, cause=str(error))
+            return result  # then it is cut
 
     def _way(self, subject: str, connection: Connection, held: Held, headers: dict[str, str]) -> Reply:
         reply = Reply(subject, connection, self._bus.counters, headers)
