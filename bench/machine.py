@@ -57,18 +57,32 @@ def command(pid: int) -> str:
 
 
 def open_files(pid: int) -> int:
-    """File descriptors of one process."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """File descriptors of one process; none where it has ended."""
+    return _entries(f"/proc/{pid}/fd")
+
+
+def threads(pid: int) -> int:
+    """Threads of one process; none where it has ended."""
+    return _entries(f"/proc/{pid}/task")
+
+
+def _entries(directory: str) -> int:
+    try:
+        return len(os.listdir(directory))
+    except OSError:
+        return 0
 
 
 def mounts() -> int:
-    """Mounts in this mount namespace."""
-    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+    """Mounts of sandboxes in this mount namespace: there should be none, they have namespaces of their own."""
+    return sum("runnerd" in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
-def cgroups() -> int:
-    """Control groups, over all hierarchies."""
-    return sum(len(directories) for _, directories, _ in os.walk("/sys/fs/cgroup"))
+def cgroups(pid: int) -> int:
+    """Control groups of the agents that a daemon has started, over all hierarchies."""
+    agents = [f"/runnerd-{child}-" for child in descendants(pid)]
+    groups = (f"{place}/{name}" for place, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    return sum(any(agent in group for agent in agents) for group in groups)
 
 
 def describe() -> dict[str, object]:

@@ -4,45 +4,20 @@ import argparse
 import asyncio
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import count
 
 from nats.aio.client import Client
 from rich.console import Console
 
-from . import daemon, jobs, machine
+from . import daemon, jobs
 from .jobs import HELLO, Answers
+from .leftovers import Leftovers
 
 CONCURRENCY = 8
 SETTLE_S = 3.0
 WARM_UP_S = 10.0
 console = Console()
-
-
-@dataclass(frozen=True)
-class Left:
-    """What could leak, counted."""
-
-    daemon_files: int
-    daemon_rss_mb: float
-    processes: int
-    processes_rss_mb: float
-    mounts: int
-    cgroups: int
-    state_files: int
-
-    @classmethod
-    def count(cls, runnerd: daemon.Daemon) -> "Left":
-        sandboxes = runnerd.sandboxes()
-        return cls(
-            daemon_files=machine.open_files(runnerd.pid),
-            daemon_rss_mb=round(machine.rss_bytes(runnerd.pid) / 1e6, 1),
-            processes=len(sandboxes),
-            processes_rss_mb=round(sum(map(machine.rss_bytes, sandboxes)) / 1e6, 1),
-            mounts=machine.mounts(),
-            cgroups=machine.cgroups(),
-            state_files=sum(1 for path in runnerd.state.rglob("*") if path.is_file()),
-        )
 
 
 async def work(client: Client, total: int, answers: Answers) -> None:
@@ -73,15 +48,14 @@ async def soak(total: int) -> bool:
         # until every sandbox that eight submitters can need has been there once
         await jobs.closed_loop(client, "py", jobs.body(HELLO), answers, concurrency=2 * CONCURRENCY, seconds=WARM_UP_S)
         await asyncio.sleep(SETTLE_S)
-        before = Left.count(runnerd)
+        before = Leftovers.count(runnerd.pid, runnerd.state)
         await work(client, total, answers)
         await asyncio.sleep(SETTLE_S)
-        after = Left.count(runnerd)
+        after = Leftovers.count(runnerd.pid, runnerd.state)
     for name, value in asdict(before).items():
         console.print(f"{name:18} {value:>10} before {getattr(after, name):>10} after")
     console.print(dict(answers.counts), *answers.examples)
-    same = all(getattr(before, name) >= getattr(after, name) for name in ("daemon_files", "processes", "mounts", "cgroups"))
-    return same and not answers.wrong
+    return not after.grown(before) and not answers.wrong
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ import pytest
 
 from nats_fixture import nats_server, wait_until
 from nats_ingress import Bench, bench
-from runnerd import decode_job
+from runnerd import File, Result, decode_job
 from runnerd.plugins import find_plugins
 
 PLUGINS = find_plugins()
@@ -99,6 +99,17 @@ class TestCommand:
             assert sorted(path.name for path in out.iterdir()) == ["0.bin", "1.bin"]
             ended = await runnerd("run", str(program), *server, "--out", str(out))
             assert (ended.code, "--force" in ended.err) == (125, True)
+
+    async def test_no_name_that_a_daemon_gives_leads_out(self, tmp_path: Path, program: Path) -> None:
+        names = ("../escaped", f"{tmp_path}/escaped", "a/../../escaped", "good")
+        async with daemon(tmp_path) as (b, server):
+            files = tuple(File(name=name, text="evil") for name in names)
+            b.services.results["acme", "j"] = Result(id="j", tenant="acme", lang="py", status="ok", exit_code=0, files=files)
+            program.write_text("echo hi")
+            out = tmp_path / "out" / "here"
+            ended = await runnerd("run", str(program), *server, "--tenant", "acme", "--id", "j", "--out", str(out))
+        assert (ended.code, ended.err.count("escaped")) == (125, 3), ended
+        assert [path.name for path in tmp_path.rglob("*") if path.name in ("escaped", "good")] == ["good"]
 
     async def test_a_rejected_job_is_runnerds_failure(self, tmp_path: Path, program: Path) -> None:
         async with daemon(tmp_path) as (_, server):

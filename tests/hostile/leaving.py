@@ -1,7 +1,10 @@
 """Attacks on what a job leaves: its words on the wire, its output, its files."""
 
+import io
+import zipfile
+
 from hostile.attack import ISOLATED, NAMESPACED, Attack, ended, said
-from runnerd import Result
+from runnerd import File, Result
 
 HEAD = """
 def frame(header, body=b""):
@@ -25,6 +28,27 @@ def only(*names: str):
 def _contents(result: Result) -> bytes:
     return b"".join(file.content for file in result.files)
 
+
+WORDS = ("$(touch pwned)", "-rf", ";touch pwned", "`touch pwned`", "a\\", "|& touch pwned", "~", "*")
+"""Names, arguments and values that a shell would do something with."""
+
+
+def _zip(*names: str) -> bytes:
+    """An archive whose members have these names, a link to the host's files and much of nothing beside them."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, "mine")
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+        with archive.open("zeros", "w") as zeros:
+            for _ in range(64):
+                zeros.write(bytes(1 << 20))
+    return packed.getvalue()
+
+
+EVIL_ZIP = _zip("../escaped", "/escaped", "a/../../escaped", "..")
 
 LEAVING = (
     Attack(
@@ -141,6 +165,61 @@ open("real", "w").write("mine")
             and {"fifo"} <= {skipped.name for skipped in result.skipped}
             and not {"fifo", "socket", "device"} & {file.name for file in result.files}
         ),
+    ),
+    Attack(
+        "an archive that came along",
+        "T-27",
+        """
+print(sorted(os.listdir(".")), os.path.getsize("evil.zip"))
+""",  # nobody unpacks it but the job itself
+        said(f"['evil.zip', 'main.py'] {len(EVIL_ZIP)}"),
+        files=(File(name="evil.zip", data=EVIL_ZIP),),
+    ),
+    Attack(
+        "an archive that it unpacks itself",
+        "T-27 T-05",
+        """
+import io, tarfile
+packed = io.BytesIO()
+with tarfile.open(fileobj=packed, mode="w") as archive:
+    for name, kind, target in (("../escaped", tarfile.REGTYPE, ""), ("/escaped", tarfile.REGTYPE, ""),
+                               ("@DIRECTORY@/new", tarfile.REGTYPE, ""), ("link", tarfile.SYMTYPE, "@DIRECTORY@"),
+                               ("link/new", tarfile.REGTYPE, ""),
+                               ("hard", tarfile.LNKTYPE, "/etc/passwd"), ("device", tarfile.CHRTYPE, ""), ("setuid", tarfile.REGTYPE, "")):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, member.mode, member.devmajor, member.devminor = kind, target, 0o4777, 1, 1
+        archive.addfile(member)
+packed.seek(0)
+with tarfile.open(fileobj=packed) as archive:
+    for member in archive:
+        try: archive._extract_member(member, member.name, set_attrs=False)
+        except (OSError, KeyError, tarfile.TarError) as error: print("refused", member.name, error)
+print("done")
+""",
+        lambda result: (
+            result.status == "ok"
+            and result.stdout.endswith("done\n")
+            and {file.name for file in result.files} <= {"setuid", "hard"}
+            and _contents(result) == b""
+        ),
+    ),
+    Attack(
+        "words for a shell",
+        "T-30",
+        """
+print(sys.argv[1:] == [value for name, value in sorted(os.environ.items()) if name.startswith("EVIL")], sorted(os.listdir(".")))
+""",
+        said(f"True {sorted((*WORDS, 'main.py'))}"),
+        args=WORDS,
+        env={f"EVIL{i}": word for i, word in enumerate(WORDS)},
+        files=tuple(File(name=word, text="") for word in WORDS),
+    ),
+    Attack(
+        "words for a shell, in the name of a variable",
+        "T-30",
+        "print(os.environ.get('x;touch pwned;$(touch pwned)'), sorted(os.listdir('.')))\n",
+        said("1 ['main.py']"),
+        env={"x;touch pwned;$(touch pwned)": "1"},
     ),
     Attack(
         "file names",
