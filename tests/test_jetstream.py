@@ -291,3 +291,5 @@ async def test_discovery_shows_durable_jobs(tmp_path: Path) -> None:
         await bus.result("one")
         data = (await info(bus, "STATS"))["endpoints"][0]["data"]["durable"]
         assert data["jobs"] == {"ok": 1}
+        metadata = (await info(bus, "INFO"))["metadata"]
+        assert (metadata["stream"], metadata["classes"]) == ("RD_JOBS", "hi,std,low")

@@ -1,6 +1,6 @@
 """`$SRV` answers, by which `nats micro ls | info | stats | ping` find this daemon (ADR-32)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ class Discovery:
         endpoints: Sequence[Endpoint],
         state: Callable[[], str],
         data: Callable[[], dict[str, Any]],
+        metadata: Mapping[str, str],
     ) -> None:
         self._bus = bus
         self._services = services
@@ -35,6 +36,7 @@ class Discovery:
         self._endpoints = endpoints
         self._state = state
         self._data = data
+        self._metadata = metadata
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self._answers: dict[str, Callable[[], dict[str, Any]]] = {"PING": self._ping, "INFO": self._info, "STATS": self._stats}
 
@@ -61,6 +63,7 @@ class Discovery:
                 "langs": ",".join(sorted(self._services.languages)),
                 "state": self._state(),
                 "schema": f"{self._bus.subjects.prefix}.info.schema",
+                **self._metadata,
             },
         }
 

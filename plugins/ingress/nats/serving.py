@@ -106,6 +106,7 @@ class _Parts:
             endpoints=[self._submitted, *self._asked.values(), self._informed],
             state=self._state,
             data=self._data,
+            metadata=self._durable.metadata() if self._durable else {},
         )
         return [
             *(Route(subject=subject, queue=nats.queue, receive=control.receive) for subject in subjects.control()),

@@ -56,7 +56,7 @@ def asks(feeds: Iterable[Feed], room: int, reserved: int, now: float) -> list[As
 
     Where messages are known to wait, exactly as many are asked for as there is room, and no waiting: what is not there is
     known at once. Where none is known, one is waited for. So there come never more than room was for, but one for each
-    feed that was idle when others took the room meanwhile.
+    feed that was idle when others took the room meanwhile; that one is given back.
     """
     feeds = list(feeds)
     spare = room - sum(feed.left for feed in feeds if not feed.idle)

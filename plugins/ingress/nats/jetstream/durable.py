@@ -97,8 +97,9 @@ class Durable:
         job.add_done_callback(self._jobs.discard)
 
     async def _refuse(self, held: Held) -> None:
+        """Others took the slots since it was asked for. It is the first to come again, and goes to who has room: we don't ask now."""
         self._bus.counters.count("given_back_unstarted")
-        await self._hands.give_back(held, 0.0 if self._room.closed else self._bounds.again_s)
+        await self._hands.give_back(held)
 
     async def _carry(self, held: Held) -> None:
         """One message, from here until it is acked or given back. Raises nothing: a task that failed would end the others."""

@@ -17,7 +17,7 @@ from .outcome import Outcomes
 from .pull import PullBounds, Puller
 from .queued import Queued
 from .setup import Findings, Setup
-from .topology import Topology
+from .topology import JOBS, Topology
 
 if TYPE_CHECKING:
     from .. import Nats
@@ -34,8 +34,9 @@ class JetStreamPart:
         self._tasks = tasks
         self._make = make
         api, topology = tools(nats, bus)
+        self.stream = topology.stream(JOBS)
         self._setup = Setup(api, topology)
-        self._room = Room(len(settings.classes) + settings.ahead)
+        self._room = Room(settings.ahead)
         self._hands = Hands(bus.main, bus.counters, answer_s=settings.answer_s)
         self._outcomes = Outcomes(bus, services, api, self._hands, topology)
         bounds = DurableBounds(
@@ -80,6 +81,12 @@ class JetStreamPart:
         """Finish what is in hand; what takes longer than the grace is given back."""
         await self._durable.finish(self._nats.drain_s, self._nats.connect_s)
 
+    def metadata(self) -> dict[str, str]:
+        """What discovery says of durable jobs: there is no endpoint of theirs, as the stream takes them, and answers."""
+        settings = self._nats.jetstream
+        subject = f"{self._nats.prefix}.job.<tenant>.<class>.<lang>[.<job>]"
+        return {"stream": self.stream, "job": subject, "classes": ",".join(settings.classes)}
+
     def data(self) -> dict[str, Any]:
         """What `nats micro stats` shows of it."""
         return {"in_hand": len(self._hands), "pulls": self._puller.asked, "jobs": dict(self._outcomes.statuses)}
@@ -113,7 +120,7 @@ async def wanted(nats: "Nats", bus: Bus) -> bool | None:
         api, topology = tools(nats, bus)
         mode = "verify" if await Setup(api, topology).there() else "off"
         if mode == "off":
-            log.info("no durable jobs: the server has no stream for them", fix="runnerd bus init", stream=topology.stream("JOBS"))
+            log.info("no durable jobs: the server has no stream for them", fix="runnerd bus init", stream=topology.stream(JOBS))
     return None if mode == "off" else mode == "ensure"
 
 
