@@ -25,9 +25,8 @@ from runnerd.workspace import SessionSettings, StateSettings, WorkspaceSettings
 from scheduling import result, scheduling
 from stores import store
 
-SETTINGS = WorkspaceSettings(
-    sessions=SessionSettings(orphan_s=0.001), state=StateSettings(hot_bytes=int(os.environ.get("HOT_BYTES", "1000")))
-)
+HOT_BYTES, INLINE_BYTES = int(os.environ.get("HOT_BYTES", "1000")), int(os.environ.get("INLINE_BYTES", "0"))
+SETTINGS = WorkspaceSettings(sessions=SessionSettings(orphan_s=0.001), state=StateSettings(hot_bytes=HOT_BYTES, inline_bytes=INLINE_BYTES))
 LEASE_S = 0.3
 AT_ONCE = 8
 

@@ -34,9 +34,9 @@ async def blobs() -> AsyncIterator[Blobs]:
         yield blobs
 
 
-@pytest.mark.parametrize(("mode", "hot_bytes"), [("owned", 1000), ("late", 0), ("unowned", 1000)])
-async def test_a_daemon_killed_at_any_step_does_a_jobs_work_once(tmp_path: Path, mode: str, hot_bytes: int) -> None:
-    environ = os.environ | {"HOT_BYTES": str(hot_bytes)}
+@pytest.mark.parametrize(("mode", "hot", "inline"), [("owned", 1000, 0), ("late", 0, 0), ("unowned", 1000, 1000)])
+async def test_a_daemon_killed_at_any_step_does_a_jobs_work_once(tmp_path: Path, mode: str, hot: int, inline: int) -> None:
+    environ = os.environ | {"HOT_BYTES": str(hot), "INLINE_BYTES": str(inline)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(VICTIM), str(tmp_path), mode, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environ
     )

@@ -15,7 +15,9 @@ from ..record import Records
 from ..store import Blobs
 from .head import State
 from .names import OCTETS, file_key, new_token, state_key
+from .settings import StateSettings
 
+_DAY_S = 86_400.0
 log = structlog.get_logger("runnerd.workspace")
 
 
@@ -55,13 +57,14 @@ class Meter:
 class Contents:
     """The bytes of all sessions' files and snapshots. Methods raise StoreError."""
 
-    def __init__(self, records: Records, blobs: Blobs, hot_bytes: int, hot_ttl_s: float) -> None:
-        """`hot_bytes`: the largest snapshot for the key-value store. `hot_ttl_s`: when one goes that no session names any more."""
+    def __init__(self, records: Records, blobs: Blobs, settings: StateSettings) -> None:
         self._kv = records.kv
         self._patiently = records.patiently
         self._blobs = blobs
-        self._hot_bytes = min(hot_bytes, records.kv.value_bytes)
-        self._hot_ttl_s = hot_ttl_s
+        self._hot_bytes = min(settings.hot_bytes, records.kv.value_bytes)
+        self._inline_bytes = min(settings.inline_bytes, self._hot_bytes)
+        # one that no session names, because its start was lost, goes then; of the others the sweeper thinks in time
+        self._hot_ttl_s = 2 * (settings.ttl_s + settings.archive_check_s) + _DAY_S
 
     async def put_file(self, tenant: str, session: str, meter: Meter, content_type: str) -> str:
         """Store a file; returns its new id. Raises OverLimit."""
@@ -75,11 +78,13 @@ class Contents:
         return self._read(file_key(tenant, session, file), start, end)
 
     async def put_state(self, tenant: str, session: str, meter: Meter, now: float) -> State:
-        """Store a snapshot: a small one beside the sessions, a larger one as a blob. Raises OverLimit."""
+        """Store a snapshot, by its size: with the session itself, beside it, or as a blob. Raises OverLimit."""
         version = new_token()
         key = state_key(tenant, session, version)
         chunks = aiter(meter)
         small, whole = await _small(chunks, self._hot_bytes)
+        if whole and len(small) <= self._inline_bytes:
+            return State(version=version, size=meter.size, hash=meter.digest, created=now, inline=small)
         if whole:
             await self._patiently(lambda: self._kv.put(key, small, self._hot_ttl_s))
         else:
@@ -89,12 +94,14 @@ class Contents:
 
     async def hot(self, tenant: str, session: str, state: State) -> bytes | None:
         """A snapshot that lies in the key-value store; None where it is gone."""
+        if state.inline or not state.size:
+            return state.inline
         key = state_key(tenant, session, state.version)
         found = await self._patiently(lambda: self._kv.get(key))
         return None if found is None else found[0]
 
     async def warm(self, tenant: str, session: str, state: State, value: bytes) -> None:
-        """Have a snapshot in the key-value store live on."""
+        """Have a snapshot that has an entry of its own live on there."""
         key = state_key(tenant, session, state.version)
         await self._patiently(lambda: self._kv.put(key, value, self._hot_ttl_s))
 
@@ -124,7 +131,7 @@ class Contents:
                     await self._blobs.delete(file_key(tenant, session, file))
                 if state is not None and state.in_blobs:
                     await self._blobs.delete(state_key(tenant, session, state.version))
-            if state is not None and not state.in_blobs:
+            if state is not None and not state.in_blobs and not state.inline:
                 await self.drop_hot(tenant, session, state)
         except StoreError as error:
             log.warning("what no session names is removed later", session=session, reason=str(error))

@@ -32,7 +32,9 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     hash: str
     created: float
     in_blobs: bool = False
-    """Whether it lies in the blob store, and not beside the session's own entry."""
+    """Whether it lies in the blob store, and not in the key-value store."""
+    inline: bytes = b""
+    """All of it, where it is so small that it needs no entry of its own."""
     archived: float = 0.0
     """Since when it is archived, 0 for not."""
 

@@ -15,12 +15,10 @@ from .heads import Heads
 from .lines import Place
 from .names import head_key
 from .service import SessionService
-from .settings import StateSettings, WorkspaceSettings
+from .settings import WorkspaceSettings
 from .sweeper import Sweeper
 from .visit import Visit
 from .visits import Visits
-
-_DAY_S = 86_400.0
 
 
 class Workspaces:
@@ -59,7 +57,7 @@ async def open_workspaces(
 ) -> AsyncGenerator[Workspaces, None]:
     """Sessions while the block is open. Leaving it waits for what is still being removed."""
     heads = Heads(records)
-    contents = Contents(records, blobs, settings.state.hot_bytes, _hot_ttl_s(settings.state))
+    contents = Contents(records, blobs, settings.state)
     async with open_nursery() as tasks:
         visits = Visits(records, heads, contents, settings=settings, limits=limits, tasks=tasks)
         sweeper = Sweeper(visits, records, blobs)
@@ -69,8 +67,3 @@ async def open_workspaces(
         finally:
             for loop in loops:
                 loop.cancel()
-
-
-def _hot_ttl_s(state: StateSettings) -> float:
-    """How long a snapshot lies in the key-value store if nobody ever looks after it again: a start that was lost left it there."""
-    return 2 * (state.ttl_s + state.archive_check_s) + _DAY_S

@@ -44,6 +44,8 @@ class StateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Size of a snapshot. One that would be larger is not taken, the result says so, and the former one stays."""
     hot_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 << 20
     """Size up to which a snapshot lies in the key-value store until it is archived, if that takes it; a larger one is a blob at once."""
+    inline_bytes: Annotated[int, Meta(ge=0, le=1 << 18)] = 4 << 10
+    """Size up to which a snapshot is a part of its session's own entry, which saves two round trips to the store."""
     on_error: Annotated[bool, Meta(extra={"env": "STATE_CAPTURE_ON_ERROR"})] = False
     """Keep the variables of jobs that failed too."""
     archive: Annotated[bool, Meta(extra={"env": "STATE_ARCHIVE_ENABLED"})] = True

@@ -133,7 +133,7 @@ class Sweeper:
 
     async def _warm(self, found: Found, state: State) -> None:
         """A snapshot that is in use lives on where it lies."""
-        if state.in_blobs:
+        if state.in_blobs or state.inline:
             return
         tenant = found.head.owner.tenant
         value = await self._contents.hot(tenant, found.session, state)
@@ -149,14 +149,14 @@ class Sweeper:
                 await self._set(found, msgspec.structs.replace(found.head, state=None))
                 return None
             await self._contents.cool(tenant, session, state, value)
-        archived = msgspec.structs.replace(state, in_blobs=True, archived=now)
+        archived = msgspec.structs.replace(state, in_blobs=True, inline=b"", archived=now)
         changed = await self._heads.set(found, msgspec.structs.replace(found.head, state=archived))
         if changed is None:
             if not state.in_blobs:
                 await self._contents.drop(tenant, session, state=archived)
             return None
         if not state.in_blobs:
-            await self._contents.drop_hot(tenant, session, state)
+            await self._contents.drop(tenant, session, state=state)
         self.counts["states_archived"] += 1
         return changed.head
 
