@@ -379,3 +379,10 @@ async def test_random_numbers_differ_between_jobs(level, executor_at, languages)
 def test_every_attack_has_a_name_of_its_own():
     names = [attack.name for attack in ALL]
     assert len(set(names)) == len(names)
+
+
+def test_the_table_names_every_case_and_every_attack():
+    lines = (Path(__file__).parent / "README.md").read_text().splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| T-")}
+    assert list(rows) == [f"T-{number:02}" for number in range(1, 67)]
+    assert [(case, attack.name) for attack in ALL for case in attack.cases.split() if attack.name not in rows[case]] == []
