@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from runnerd_plugins.ingress.nats import Nats
+from runnerd_plugins.ingress.nats.jetstream.settings import JetStream
 
 from http_services import KEY, http
 from nats_fixture import nats_client, nats_server
@@ -60,6 +61,47 @@ class TestNats(IngressContract):
     async def caller(self, address: str) -> AsyncIterator[NatsCaller]:
         async with nats_client(address) as client:
             yield NatsCaller(client)
+
+
+class JetStreamCaller:
+    """Messages in the stream of jobs, answers on an inbox."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def submit(self, job: Job) -> Result:
+        body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
+        return await self._send(job.lang, body, {"Rd-Job-Id": job.id})
+
+    async def send(self, body: bytes) -> Result:
+        return await self._send("py", body, {})
+
+    async def _send(self, lang: str, body: bytes, headers: dict[str, str]) -> Result:
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox, max_msgs=1)
+        accepted = await self._client.request(f"rd.v1.job.acme.std.{lang}", body, timeout=60, headers={**headers, "Rd-Reply-To": inbox})
+        assert b"RD_JOBS" in accepted.data
+        answer = await answers.next_msg(timeout=60)
+        return decode_result(answer.data, (answer.headers or {})["Content-Type"])
+
+
+class TestJetStream(IngressContract):
+    """Durable jobs."""
+
+    durable = True
+
+    @pytest.fixture
+    async def place(self, tmp_path: Path) -> AsyncIterator[tuple[str, int]]:
+        async with nats_server(tmp_path / "server", jetstream={"store_dir": str(tmp_path / "jetstream")}) as server:
+            yield "127.0.0.1", server.port
+
+    def ingress(self, host: str, port: int) -> Ingress:
+        return Nats(url=f"nats://{host}:{port}", connect_s=1.0, jetstream=JetStream(streams="ensure", again_s=0.05))
+
+    @asynccontextmanager
+    async def caller(self, address: str) -> AsyncIterator[JetStreamCaller]:
+        async with nats_client(address) as client:
+            yield JetStreamCaller(client)
 
 
 class HttpCaller:
