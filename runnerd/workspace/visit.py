@@ -78,7 +78,11 @@ class Visit:
         told = self._told(result, left)
         if self._entry is None:
             if not await self._move(left):
-                raise Elsewhere("another daemon took the session over")
+                if await self._exists():
+                    raise Elsewhere("another daemon took the session over")
+                self._drop()
+                told = self._told(result, Left(fence=self._fence))
+                told = msgspec.structs.replace(told, warnings=(*told.warnings, f"session {self.session} was removed while the job ran"))
             self._over = True
             return told
         standing = await self._entry.end(told, encoded(left), force=force)
@@ -90,8 +94,8 @@ class Visit:
         """Move the session to what its job's record says that the job left. Raises StoreError."""
         assert self._entry is not None
         left = left_of(self._entry.key, self._entry.record.left) or Left(fence=self._fence)
-        if not await self._move(left) and await self._visits.heads.get(self._job.tenant, self.session) is not None:
-            self._drop(left)  # another did it in our place
+        if not await self._move(left):
+            self._drop(left if await self._exists() else None)  # another did it in our place, or removed the session
 
     async def close(self) -> None:
         """Leave the session, where the job has not ended."""
@@ -119,6 +123,9 @@ class Visit:
         empty = not (head.files or head.older or head.state)
         if not (made and empty and await heads.remove(found)):
             await heads.change(found, self._freed)
+
+    async def _exists(self) -> bool:
+        return await self._visits.heads.get(self._job.tenant, self.session) is not None
 
     async def _freed(self, head: Head) -> Head | None:
         return freed(head, self._fence)
