@@ -190,10 +190,10 @@ class BlobsContract:
                     await asyncio.Event().wait()
                 yield bytes(65_536)
 
-        task = asyncio.create_task(blobs.put(key, endless()))
-        await streaming.wait()
-        task.cancel()
-        await asyncio.wait([task])
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(blobs.put(key, endless()))
+            await streaming.wait()
+            task.cancel()
         assert task.cancelled(), task
 
     async def test_many_at_once(self, blobs: Blobs) -> None:
