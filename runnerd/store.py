@@ -144,7 +144,8 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     """A key-value or blob store. A subclass's fields are its table in runnerd.toml.
 
     A store implements `open_kv`, `open_blobs` or both. Both raise StoreError, naming where and why. Its fields are
-    described as those of an Ingress are, `state_dir` among them.
+    described as those of an Ingress are, `state_dir` among them. Where a variable named in `Meta(extra={"env": …, "selects": True})`
+    is set and nothing says the kind, it is this one.
     """
 
     def where(self) -> str:

@@ -1,7 +1,7 @@
 """Connections to the server, not more than there may be; and its errors, made ours with host, port and cause."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,9 +35,11 @@ class Script:
 class Connection:
     """The server, for as long as it is connected. What goes wrong is a StoreError."""
 
-    def __init__(self, client: Any, place: Place, turns: Turns) -> None:
+    def __init__(self, client: Any, place: Place, turns: Turns, secrets: Iterable[str]) -> None:
+        """`secrets`: what must not be in an error."""
         self._client = client
         self._place = place
+        self._secrets = [secret for secret in secrets if secret]
         self._turns = turns
 
     async def ask(self, command: str, *arguments: object, **options: object) -> Any:
@@ -69,8 +71,8 @@ class Connection:
 
     def _failure(self, error: Exception) -> StoreError:
         cause = str(error) or type(error).__name__
-        if self._place.password:
-            cause = cause.replace(self._place.password, "***")  # a server may repeat what it did not understand
+        for secret in self._secrets:
+            cause = cause.replace(secret, "***")  # a server may repeat what it did not understand
         return StoreError(f"Redis {self._place}: {' '.join(cause.split())}")
 
 
@@ -88,7 +90,7 @@ async def connected(redis: "Redis", place: Place) -> AsyncGenerator[Connection, 
     except (RedisError, OSError, ValueError) as error:
         raise StoreError(f"Redis {place}: {error}") from None
     try:
-        connection = Connection(client, place, turns)
+        connection = Connection(client, place, turns, (place.password, redis.sentinel_password))
         await connection.ask("ping")
         await _warn_of_eviction(connection, place)
         yield connection

@@ -74,8 +74,8 @@ class S3(Store, tag="s3", frozen=True, kw_only=True):
     def where(self) -> str:
         """Host, port and bucket."""
         parts = urlsplit(self.url())
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return f"{parts.hostname}:{port}, bucket {self.bucket}"
+        port = "" if parts.port else ":443" if parts.scheme == "https" else ":80"
+        return f"{parts.netloc}{port}, bucket {self.bucket}"
 
     @asynccontextmanager
     async def open_blobs(self) -> AsyncGenerator[Blobs, None]:
