@@ -58,7 +58,9 @@ def _prepare(options: Options) -> child.Ground:
     linux.set_name("runnerd-master")
     linux.set_pdeathsig(signal.SIGKILL)
     archive = _forget_command_line()
-    snapshot.import_ahead(os.path.join(os.path.dirname(archive), MODULES))  # as long as its files are within reach
+    with forks.skipping_hooks():
+        preload.standard(options.preload)
+        snapshot.import_ahead(os.path.join(os.path.dirname(archive), MODULES))  # as long as its files are within reach
     uid, gid = os.getuid(), os.getgid()
     if options.level == USERNS:
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWUTS)

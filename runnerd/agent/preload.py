@@ -20,6 +20,16 @@ PROFILES = {"none": (), "std": STD, "data": STD + DATA}
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+def standard(profile: str) -> None:
+    """Import the profile's modules of the standard library.
+
+    Ahead of whatever else is imported: what jobs use lies close together then, and their forks copy fewer pages.
+    """
+    for name in PROFILES[profile]:
+        if name in STD:
+            importlib.import_module(name)
+
+
 def load(profile: str, tmp: str) -> None:
     """Import the profile's modules; `tmp` is where they may write.
 
