@@ -1,0 +1,198 @@
+"""What pods, nodes and the API do to jobs, and what becomes of the jobs. On a real cluster."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import cluster_fixture
+from cluster_door import door, with_token
+from cluster_fixture import LIMITS, START_S, until
+from conftest import bundled_languages
+from runnerd import Event, Job, Output, Result, SandboxError
+from runnerd.executors.pods.cluster import LEASES, PODS, Cluster, Object, Resource
+from runnerd.executors.pods.executor import PodExecutor, open_pods
+from runnerd.executors.pods.settings import PodSettings
+from runnerd.pool import PoolSettings
+from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
+from stores import store
+
+pytestmark = pytest.mark.pods
+PY = bundled_languages()["py"]
+QUOTAS = Resource("v1", "resourcequotas")
+SLEEP = "import time\nprint('on', flush=True)\ntime.sleep(2)\nprint('over')"
+
+
+@asynccontextmanager
+async def jobs_in(
+    config: str, cluster: Cluster, warm: int = 1, slots: int = 4, pool: PoolSettings | None = None, **changes: Any
+) -> AsyncIterator[tuple[Scheduler, PodExecutor]]:
+    """A scheduler over pods in the namespace of `cluster`."""
+    languages = {"py": msgspec.structs.replace(PY, warm=warm)}
+    settings = cluster_fixture.settings(config, cluster.namespace, **changes)
+    async with open_pods(settings, LIMITS, START_S) as executor, store("memory").open_kv() as kv:
+        opening = open_scheduler(executor, languages, kv, LIMITS, SchedulerSettings(slots=slots), pool or PoolSettings())
+        async with opening as scheduler:
+            yield scheduler, executor
+
+
+def job(code: str, **fields: Any) -> Job:
+    return Job(**({"id": "j", "tenant": "t", "lang": "py", "code": code} | fields))
+
+
+async def result(scheduler: Scheduler, job: Job) -> Result:
+    *_, last = [event async for event in scheduler.submit(job)]
+    assert isinstance(last, Result)
+    return last
+
+
+def names(pods: list[Object]) -> set[str]:
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+def standing(pods: list[Object]) -> set[str]:
+    """Names of pods that run."""
+    return names([pod for pod in pods if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]])
+
+
+async def first_output(events: AsyncIterator[Event]) -> None:
+    async for event in events:
+        if isinstance(event, Output):
+            return
+    raise AssertionError("no output")
+
+
+async def test_a_pod_that_is_killed_under_its_job_is_replaced_and_the_job_started_again(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster) as (scheduler, executor):
+        events = scheduler.submit(job(SLEEP, stream=True))
+        await first_output(events)
+        (leased,) = [name for name, sighting in executor._sightings.items() if sighting.pod and name in standing([sighting.pod])][:1]
+        await cluster.delete(PODS, leased, gracePeriodSeconds=0)
+        *_, last = [event async for event in events]
+        assert isinstance(last, Result)
+        assert (last.status, last.stdout, last.starts) == ("ok", "on\nover\n", 2), last.reason
+
+
+async def test_a_job_that_may_not_be_started_again_is_dead_and_says_why(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster) as (scheduler, executor):
+        events = scheduler.submit(job(SLEEP, stream=True, retry=False))
+        await first_output(events)
+        for name in standing([sighting.pod for sighting in executor._sightings.values() if sighting.pod]):
+            await cluster.delete(PODS, name, gracePeriodSeconds=0)
+        *_, last = [event async for event in events]
+        assert isinstance(last, Result)
+        assert last.status == "dead"
+        assert "its pod was deleted" in last.reason
+
+
+async def test_a_warm_pod_that_is_killed_is_replaced(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster) as (scheduler, _):
+        before = standing(await until(cluster, PODS, "", lambda pods: len(standing(pods)) == 1))
+        await cluster.delete(PODS, *before, gracePeriodSeconds=0)
+        await until(cluster, PODS, "", lambda pods: bool(standing(pods) - before))
+        assert (await result(scheduler, job("print('hi')"))).stdout == "hi\n"
+
+
+async def test_the_api_goes_away_and_comes_back(config: str, cluster: Cluster, tmp_path: Path) -> None:
+    async with door(config, tmp_path) as (api, through), jobs_in(through, cluster, warm=2) as (scheduler, executor):
+        pool = scheduler._pools["py"]
+        async with asyncio.timeout(60):
+            while len(pool.policy.warm) < 2:
+                await asyncio.sleep(0.05)
+        leased = scheduler.submit(job(SLEEP, stream=True))
+        await first_output(leased)
+        await api.shut()
+        *_, last = [event async for event in leased]
+        assert isinstance(last, Result)
+        assert (last.status, last.starts) == ("ok", 1)
+        warm = await result(scheduler, job("print('hi')"))
+        assert (warm.stdout, warm.starts) == ("hi\n", 1)
+        assert warm.sandbox is not None
+        assert warm.sandbox.warm
+        async with asyncio.timeout(30):
+            while not executor.description["problem"]:
+                await asyncio.sleep(0.05)
+        assert "can't be reached" in executor.description["problem"]
+        await api.open()
+        assert (await result(scheduler, job("print('again')"))).stdout == "again\n"
+        async with asyncio.timeout(60):
+            while executor.description["problem"] or executor.description["removing"]:
+                await asyncio.sleep(0.05)
+
+
+async def test_an_image_that_is_not_there(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster, image_tag="no-such-tag", pull_policy="Never") as (scheduler, executor):
+        calls = executor.cluster.calls
+        last = await result(scheduler, job("print('hi')"))
+        assert last.status == "dead"
+        assert "its image is not on the node" in last.reason
+        assert "python:no-such-tag" in last.reason
+        assert "python:no-such-tag" in scheduler.health()["pools"]["py"]["failing"]
+        assert executor.cluster.calls - calls < 20  # two for each pod
+
+
+async def test_a_quota_that_is_used_up(config: str, cluster: Cluster) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
+    await cluster.create(QUOTAS, quota)
+    await until(cluster, QUOTAS, "", lambda quotas: bool(quotas and quotas[0].get("status", {}).get("hard")))
+    async with jobs_in(config, cluster) as (scheduler, _):
+        last = await result(scheduler, job("print('hi')"))
+        assert last.status == "dead"
+        assert "exceeded quota" in last.reason
+
+
+async def test_a_pod_that_no_node_takes(config: str, cluster: Cluster) -> None:
+    settings = cluster_fixture.settings(config, cluster.namespace, node_selector={"no": "node"})
+    async with open_pods(settings, LIMITS, 3.0) as executor:
+        with pytest.raises(SandboxError, match=r"no node takes it: 0/. nodes are available"):
+            async with executor.sandbox(PY):
+                pass
+
+
+async def test_two_daemons_leave_each_other_alone(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster) as (first, _):
+        async with jobs_in(config, cluster) as (second, _):
+            await until(cluster, PODS, "", lambda pods: len(standing(pods)) == 2)
+            results = await asyncio.gather(result(first, job("print(1)")), result(second, job("print(2)")))
+            assert [one.stdout for one in results] == ["1\n", "2\n"]
+        assert (await result(first, job("print(3)"))).stdout == "3\n"
+        assert len((await cluster.list(LEASES))[0]) == 1
+    assert (await cluster.list(LEASES))[0] == []
+
+
+async def test_rights_that_are_missing_are_named(config: str, cluster: Cluster, tmp_path: Path) -> None:
+    account = Resource("v1", "serviceaccounts")
+    await cluster.create(account, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody"}})
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": None}}
+    token = await cluster.create(Resource("v1", "serviceaccounts/nobody/token"), request)
+    settings = PodSettings(kubeconfig=with_token(config, token["status"]["token"], tmp_path), namespace=cluster.namespace)
+    with pytest.raises(SandboxError, match=r"does not allow us, in namespace .*, to create pods, delete pods"):
+        async with open_pods(settings, LIMITS, START_S):
+            pass
+
+
+async def test_a_kubeconfig_that_is_wrong(config: str, tmp_path: Path) -> None:
+    async def refused(words: str, **changes: str) -> None:
+        with pytest.raises(SandboxError, match=words):
+            async with open_pods(PodSettings(**changes), LIMITS, START_S):  # type: ignore[arg-type]
+                pass
+
+    await refused("there is no /no/such/file", kubeconfig="/no/such/file")
+    (tmp_path / "garbage").write_text("][")
+    await refused("pods.kubeconfig: .*garbage can't be used", kubeconfig=str(tmp_path / "garbage"))
+    await refused("pods.kubeconfig: .* can't be used: .*elsewhere", kubeconfig=config, context="elsewhere")
+    async with door(config, tmp_path) as (api, through):
+        await api.shut()
+        await refused("the Kubernetes API at .* can't be reached", kubeconfig=through)
+        await api.open()
+
+
+@pytest.mark.slow
+async def test_a_hundred_jobs_at_once_on_a_pool_of_three(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster, warm=3, slots=10) as (scheduler, _):
+        results = await asyncio.gather(*(result(scheduler, job(f"print({n})", id=f"j{n}")) for n in range(100)))
+    assert [one.stdout for one in results] == [f"{n}\n" for n in range(100)]
