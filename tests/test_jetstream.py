@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from nats.errors import NoRespondersError
+from runnerd_plugins.ingress.nats import Nats
 
 from fake_executor import wait_until
+from fake_services import FakeServices
 from jetstream import Durable, Executor, durable, inbox
+from nats_fixture import nats_client
 from runnerd import Job, decode_event, decode_result, encode
 
 
@@ -279,6 +282,20 @@ async def test_a_message_may_have_a_name_of_its_own_and_its_result_a_time(tmp_pa
         headers = found.headers or {}
         assert headers["Nats-TTL"] == "2h"
         assert float(headers["Rd-Duration-Ms"]) > 0.1
+
+
+async def test_the_embedded_server_is_prepared_by_itself_and_keeps_jobs(tmp_path: Path) -> None:
+    nats = Nats(listen="127.0.0.1:0", state_dir=str(tmp_path))
+    body = encode(Job(code="echo hi"))
+    full = FakeServices()
+    full.drain()
+    async with nats.open(full) as address, nats_client(address) as client:
+        sent = await client.request("rd.v1.job.acme.std.py.one", body, timeout=10)
+        assert json.loads(sent.data)["stream"] == "RD_JOBS"
+    async with nats.open(FakeServices()) as address, nats_client(address) as client:
+        async with asyncio.timeout(30):
+            while (await client.request("$JS.API.DIRECT.GET.RD_RES.rd.v1.res.acme.one", b"", timeout=10)).headers.get("Status"):
+                await asyncio.sleep(0.02)
 
 
 async def info(bus: Durable, what: str) -> Any:

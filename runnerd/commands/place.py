@@ -104,6 +104,7 @@ def _own_flags(directory: str) -> Sequence[str]:
         "state_dir": directory,
         "ingress.nats.enabled": "true",
         "ingress.nats.listen": _OWN_LISTEN,
+        "ingress.nats.jetstream.streams": "off",
         "scheduler.slots": "1",
         "pool.enabled": "false",
     }

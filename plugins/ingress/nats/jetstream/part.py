@@ -126,8 +126,8 @@ async def wanted(nats: "Nats", bus: Bus) -> bool | None:
 
 def told(findings: Findings) -> None:
     """Log what was made and what differs. Raises IngressError where something is missing."""
-    for made in findings.made:
-        log.info("made", what=made)
+    if findings.made:
+        log.info("made on the bus what was missing", what=", ".join(findings.made))
     for difference in findings.different:
         log.warning("differs from the settings, and stays as it is", what=difference)
     if findings.missing:
