@@ -23,7 +23,7 @@ import socket
 import struct
 from typing import NoReturn
 
-from . import child, forks, landlock, linux, reach, reaper, seccomp, tree
+from . import child, forks, landlock, linux, quota, reach, reaper, seccomp, tree
 from .options import POD, STRONG, USERNS, Options
 from .volume import Volume
 
@@ -83,6 +83,7 @@ class Directory:
         self.path = path
         self._options = f"size={size},nr_inodes={inodes},mode=1777"
         self._mounted = mounted
+        self._quota = quota.Quota(path, size, inodes)
         self._owner = owner
         self._reuse = reuse
         if mounted:
@@ -101,8 +102,8 @@ class Directory:
 
     @property
     def overfull(self) -> bool:
-        """Never: the file system has a size."""
-        return False
+        """Whether its files take more than they may; never where the file system has a size."""
+        return not self._mounted and self._quota.over()
 
     def used_bytes(self) -> int:
         """Bytes that the files take in memory."""

@@ -198,8 +198,10 @@ class Server:
         enforced += self._groups.enforced if self._groups is not None else ["memory_watchdog"]
         if self.options.namespaced:
             enforced += ["workspace", "network"] + (["processes"] if "processes" not in enforced else [])
-        elif landlock.abi() > 0 and self.options.level == "landlock":
-            enforced.append("network")
+        else:
+            enforced.append("workspace_watchdog")
+            if landlock.abi() > 0 and self.options.level == "landlock":
+                enforced.append("network")
         missing = [name for name in ("memory", "cpu", "processes", "workspace", "network") if name not in enforced]
         return enforced, missing
 

@@ -167,6 +167,18 @@ tried("fill", fill)
         levels=NAMESPACED,
     ),
     Attack(
+        "a full disk that has no quota",
+        "T-05",
+        """
+os.makedirs("deep/er")
+for i in range(4096):
+    with open(f"deep/er/{i}", "wb") as file: file.write(b"x" * (4 << 20))
+    time.sleep(0.01)
+""",
+        reached("workspace_bytes"),
+        levels=("landlock",),
+    ),
+    Attack(
         "a full /dev/shm",
         "T-03 T-05",
         """
