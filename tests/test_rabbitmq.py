@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 import aio_pika
-import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 

@@ -15,6 +15,7 @@ import anyio
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import AbstractChannel as RawChannel
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import InvalidFrameError
 
 from runnerd import IngressError, __version__
 
@@ -147,11 +148,18 @@ async def _connected(place: Place, purpose: str, connect_s: float) -> AsyncGener
         except TimeoutError:
             raise IngressError(f"RabbitMQ at {place.shown}: no connection within {connect_s:g} s") from None
         except Exception as error:  # noqa: BLE001 - the library, ssl and the resolver raise what they like; all mean: no connection
-            raise IngressError(f"RabbitMQ at {place.shown}: no connection: {said(error)}") from None
+            raise IngressError(f"RabbitMQ at {place.shown}: no connection: {_refused(error)}") from None
         yield connection
     finally:
         with anyio.move_on_after(connect_s, shield=True):
             await connection.close()
+
+
+def _refused(error: Exception) -> str:
+    """Why the broker did not let us in. Of a virtual host the library only says that it got another frame than it expected."""
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):
+        return "NOT_ALLOWED: there is no such virtual host, or the user may not use it"
+    return said(error)
 
 
 def said(error: BaseException | type[BaseException] | None) -> str:
