@@ -54,7 +54,7 @@ async def a_daemon(
     plugins = find_plugins()
     languages = {code: a_language(code, run=("sh", "{file}"), version=("sh", "-c", "echo 1")) for code in codes}
     plugins = msgspec.structs.replace(plugins, languages=languages)
-    flags = (f"state_dir={state}", "pool.enabled=false", "store.blob.kind=memory", *flags)
+    flags = (f"state_dir={state}", "pool.enabled=no", "store.blob.kind=memory", *flags)
     settings = load_config(plugins, flags=flags, environ={}, directory=state.parent).settings
     store = settings.store if kv is None else msgspec.structs.replace(settings.store, kv=Store(kv=kv))
     settings = msgspec.structs.replace(settings, ingress={"nats": nats}, store=store)
@@ -140,6 +140,13 @@ class Durable:
         """How many messages a consumer has delivered, the same one again included."""
         count: int = (await self.api(f"CONSUMER.INFO.RD_JOBS.{consumer}"))["delivered"]["consumer_seq"]
         return count
+
+    async def idle(self, requests: int) -> None:
+        """Wait until so many requests wait at the consumers."""
+        consumers = ("RD_JOBS.rd-hi", "RD_JOBS.rd-std", "RD_JOBS.rd-low", "RD_LATER.rd-due")
+        async with asyncio.timeout(60):
+            while sum([(await self.api(f"CONSUMER.INFO.{each}"))["num_waiting"] for each in consumers]) != requests:
+                await asyncio.sleep(0.02)
 
     async def messages(self, stream: str) -> int:
         """How many messages a stream has."""

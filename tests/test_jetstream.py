@@ -266,6 +266,20 @@ async def test_what_is_another_daemons_is_left_to_it(tmp_path: Path) -> None:
         assert (set(pythons.starts), set(others.starts)) == ({"mine"}, {"script", "foreign"})
 
 
+async def test_a_warm_daemon_gets_the_job_before_a_cold_one(tmp_path: Path) -> None:
+    warm, cold = Executor(), Executor()
+    async with durable(tmp_path) as bus, bus.daemon(cold, placement="warm"):
+        async with bus.daemon(warm, placement="warm", flags=("pool.enabled=yes", "languages.py.warm=2")) as daemon:
+            for number in range(6):
+                await wait_until(lambda: daemon.health()["pools"]["py"]["warm"] == 2, "it is warm")
+                await bus.idle(2 * 4)
+                await bus.submit("hi", f"job{number}")
+                await bus.result(f"job{number}")
+        assert (cold.starts.total(), warm.starts.total()) == (0, 6)
+        await bus.submit("hi", "last")
+        assert (await bus.result("last")).status == "ok", "a cold one is better than none"
+
+
 @pytest.mark.parametrize("subject", ["rd.v1.job.acme.urgent.py", "rd.v1.job.acme.std", "rd.v1.job.acme.std.py.one.more"])
 async def test_what_nobody_would_ever_take_is_not_accepted(tmp_path: Path, subject: str) -> None:
     async with durable(tmp_path) as bus, bus.daemon():

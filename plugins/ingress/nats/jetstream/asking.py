@@ -12,6 +12,8 @@ class Feed:
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
+        self.group = ""
+        """The priority group that it wants to be asked for, empty for none."""
         self.waiting = 0
         """Messages that it had left when it gave the last one, as far as it is known."""
         self.left = 0

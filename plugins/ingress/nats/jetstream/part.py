@@ -48,16 +48,18 @@ class JetStreamPart:
             again_most_s=settings.again_most_s,
         )
         self._durable = Durable(bus, services, self._outcomes, self._hands, self._room, tasks, endpoint=endpoint, bounds=bounds)
+        self._feeds = [Feed(consumer) for consumer in topology.consumers()]
         self._puller = Puller(
             bus.main,
             api,
             self._setup,
-            [Feed(consumer) for consumer in topology.consumers()],
+            self._feeds,
             room=self._left,
             receive=self._durable.receive,
             bounds=PullBounds(reserved=settings.reserved_slots, make=make),
             counters=bus.counters,
         )
+        self._puller.warm = self._warm
         self._durable.on_change = self._puller.wake
         self._durable.on_failure = self._puller.rest
         self.queued = Queued(api, topology)
@@ -69,6 +71,8 @@ class JetStreamPart:
         """See that everything is there, and begin to ask; returns the tasks that stay. Raises IngressError, naming the fix."""
         findings = await self._setup.look(make=self._make)
         told(findings)
+        for feed in self._feeds:
+            feed.group = findings.group(feed.consumer.name)
         ack_wait_s = min(findings.ack_wait_s, self._nats.jetstream.ack_wait_s)
         await self._bus.main.route(self._puller.route())
         return [self._tasks.create_task(work) for work in (self._puller.keep(), self._hands.renew(ack_wait_s), self._watch())]
@@ -96,6 +100,9 @@ class JetStreamPart:
         if self._room.closed or self._services.draining():
             return 0
         return min(self._room.startable(self._services.free()) + settings.ahead, settings.in_hand - len(self._hands))
+
+    def _warm(self) -> bool:
+        return any(pool.get("warm") for pool in self._services.health().get("pools", {}).values())
 
     async def _watch(self) -> None:
         while True:

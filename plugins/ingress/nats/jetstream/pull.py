@@ -65,6 +65,8 @@ class Puller:
         self._rest_until = 0.0
         self.asked = 0
         """Requests that were sent."""
+        self.warm: Callable[[], bool] = lambda: True
+        """Whether a sandbox stands ready, so that other daemons should wait for what comes."""
 
     def route(self) -> Route:
         """Where messages come to, and what the server says about requests."""
@@ -126,6 +128,8 @@ class Puller:
             request |= {"expires": int(_IDLE_S * _NS), "idle_heartbeat": int(_HEARTBEAT_S * _NS)}
         else:
             request["no_wait"] = True
+        if feed.group:
+            request |= {"group": feed.group, "priority": 0 if self.warm() else 1}
         self.asked += 1
         feed.heard = now
         inbox = f"{self._inbox}.{self._feeds.index(feed)}.{feed.number}"
@@ -165,7 +169,9 @@ class Puller:
         now = asyncio.get_running_loop().time()
         for feed in self._feeds:
             if feed.missing and feed.until <= now:
-                feed.missing = not await self._setup.again(feed.consumer, make=self._bounds.make)
+                found = await self._setup.again(feed.consumer, make=self._bounds.make)
+                if found is not None:
+                    feed.missing, feed.group = False, found.group(feed.consumer.name)
                 self._pause(feed, now)
 
     def _pause(self, feed: Feed, now: float) -> None:

@@ -27,6 +27,9 @@ class JetStream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Priority classes, the most urgent first: each is served before the next gets a slot."""
     reserved_slots: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """Slots that only the first class may take."""
+    placement: Literal["any", "warm"] = "any"
+    """`warm`: of several daemons with free slots, those that have a sandbox standing ready get the next job. Needs a server of 2.12,
+    and consumers that were made so: those that are there already have to be deleted first."""
     ahead: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """Jobs that are asked for beyond the free slots. They wait here, where no other daemon can take them."""
     in_hand: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000

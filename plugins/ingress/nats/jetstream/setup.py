@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,8 +24,18 @@ class Findings(Struct, kw_only=True):
     made: list[str] = []
     missing: list[str] = []
     different: list[str] = []
-    ack_wait_s: float = math.inf
-    """The shortest of the consumers' that there are."""
+    consumers: dict[str, dict[str, Any]] = {}
+    """Configurations of the consumers that there are now, by name."""
+
+    @property
+    def ack_wait_s(self) -> float:
+        """The shortest time after which one of the consumers delivers a message again."""
+        return min((config["ack_wait"] / _NS for config in self.consumers.values() if config.get("ack_wait")), default=math.inf)
+
+    def group(self, consumer: str) -> str:
+        """The priority group that a consumer wants to be asked for, empty for none."""
+        groups = self.consumers.get(consumer, {}).get("priority_groups") or [""]
+        return str(groups[0])
 
 
 class Setup:
@@ -54,14 +65,14 @@ class Setup:
             raise IngressError(f"JetStream: {error}: enable it on the server, and for this account and user") from None
         return findings
 
-    async def again(self, consumer: Consumer, *, make: bool) -> bool:
-        """Look for a consumer that was gone, and with `make` make it again; whether it is there."""
+    async def again(self, consumer: Consumer, *, make: bool) -> Findings | None:
+        """Look for a consumer that was gone, and with `make` make it again; None where it is not there."""
         findings = Findings()
         try:
             await self._consumer(consumer, findings, make=make)
         except (NoAnswer, IngressError):
-            return False
-        return not findings.missing
+            return None
+        return None if findings.missing else findings
 
     async def _stream(self, wanted: dict[str, object], findings: Findings, *, make: bool) -> None:
         name = str(wanted["name"])
@@ -78,16 +89,17 @@ class Setup:
         shown = f"consumer {consumer.name} of stream {consumer.stream}"
         found = await self._find(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
         if found is not None:
-            findings.ack_wait_s = min(findings.ack_wait_s, int(str(found.get("ack_wait", 0))) / _NS or math.inf)
+            findings.consumers[consumer.name] = found
             findings.different += [f"{shown}: {each}" for each in differences(consumer.config, found)]
         elif make:
             subject = f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}.{consumer.config['filter_subject']}"
             await self._make(subject, {"stream_name": consumer.stream, "action": "create", "config": consumer.config})
+            findings.consumers[consumer.name] = consumer.config
             findings.made.append(shown)
         else:
             findings.missing.append(shown)
 
-    async def _find(self, what: str) -> dict[str, object] | None:
+    async def _find(self, what: str) -> dict[str, Any] | None:
         """The configuration of a stream or consumer, None where there is none."""
         try:
             answer = await self._api.call(what)
@@ -95,7 +107,7 @@ class Setup:
             if error.code in _MISSING:
                 return None
             raise IngressError(f"JetStream: {what}: {error}") from None
-        config: dict[str, object] = answer["config"]
+        config: dict[str, Any] = answer["config"]
         return config
 
     async def _make(self, what: str, request: dict[str, object]) -> None:

@@ -12,11 +12,12 @@ from msgspec import Struct
 from .settings import JetStream
 
 SCHEDULES = (2, 12)
-"""The first version of the server that has message schedules."""
+"""The first version of the server that has message schedules, and priorities of those who ask."""
 JOBS, LATER, RESULTS, EVENTS, DEAD = "JOBS", "LATER", "RES", "EVT", "DEAD"
 
 _NS = 1_000_000_000
 _WAITING = 512
+_WARM_FIRST = {"priority_groups": ["rd"], "priority_policy": "prioritized"}
 
 
 class Consumer(Struct, frozen=True, kw_only=True):
@@ -110,6 +111,7 @@ class Topology(Struct, frozen=True, kw_only=True):
             "max_deliver": -1,
             "max_ack_pending": self.settings.ack_pending,
             "max_waiting": _WAITING,
+            **(_WARM_FIRST if self.settings.placement == "warm" and self.version >= SCHEDULES else {}),
         }
         return Consumer(stream=self.stream(what), name=name, config=config)
 
