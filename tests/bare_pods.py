@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import pytest
 from kubernetes_asyncio import client, config, watch
 
-REGISTRY = os.environ.get("K8S_IMAGE_REGISTRY", "localhost/runnerd")
-TAG = os.environ.get("K8S_IMAGE_TAG", "latest")
+import cluster_fixture
+
 RUNNER = """
 import json, os, subprocess, sys
 work = json.loads(os.environ.pop("WORK"))
@@ -29,18 +28,17 @@ for command in work["commands"]:
 
 def image(name: str) -> str:
     """An image of ours, in full."""
-    return f"{REGISTRY}-{name}:{TAG}"
+    return f"{cluster_fixture.REGISTRY}-{name}:{cluster_fixture.TAG}"
 
 
 @asynccontextmanager
 async def cluster() -> AsyncIterator[client.ApiClient]:
-    """A client of the cluster that KUBECONFIG names."""
-    if not os.environ.get("KUBECONFIG"):
-        pytest.fail("KUBECONFIG names no cluster: `make test-pods` starts one")
+    """A client of the cluster that tests use."""
     settings = client.Configuration()
-    await config.load_kube_config(client_configuration=settings)
-    async with client.ApiClient(settings) as api:
-        yield api
+    with cluster_fixture.kubeconfig() as file:
+        await config.load_kube_config(file, client_configuration=settings)
+        async with client.ApiClient(settings) as api:
+            yield api
 
 
 @asynccontextmanager
