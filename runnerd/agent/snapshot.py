@@ -30,7 +30,7 @@ HEAD = struct.Struct(f"!{len(MAGIC)}sBBBBI")
 INDEX = struct.Struct("!I")
 PLAIN_CODEC, FAST_CODEC = 1, 2
 PYTHON = (sys.version_info.major, sys.version_info.minor)
-PIECE = 1 << 18
+PIECE = 1 << 16
 """Bytes that are compressed at once."""
 SKIPPED = 100
 """Variables that are named as not kept, or not loaded."""

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import snapshot
-from .frames import CHUNK, Header, pack
+from .frames import CHUNK, HEAD, Header, pack
 
 _write_fd = os.write
 OUTPUTS = (1, 2)
+SMALL = 4096
+"""Bytes that are better copied than sent alone."""
 
 
 def bring(data: bytes, namespace: dict[str, Any], control: socket.socket, changed: int) -> Header:
@@ -60,20 +62,38 @@ def give(namespace: dict[str, Any] | None, most: int, control: int) -> None:
         taken = snapshot.take(namespace, most)
         size = sum(len(piece) for piece in taken.pieces)
         _send(control, pack({"type": "taken", "size": size, "skipped": taken.skipped}))
-        for piece in _joined(taken.pieces):
-            _send(control, pack({"type": "state"}, piece))
+        for piece in _gathered(taken.pieces):
+            _send_state(control, memoryview(piece))
     except snapshot.TooLarge:
         _send(control, pack({"type": "taken", "problem": "size"}))
     except BaseException:  # noqa: BLE001 - the program's objects, in a process that the program may have changed
         _send(control, pack({"type": "taken", "problem": "failed"}))
 
 
-def _joined(pieces: list[bytes]) -> list[bytes]:
-    """The same bytes in bodies of a frame's size."""
-    whole = b"".join(pieces)
-    return [whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK)]
+def _gathered(pieces: list[bytes]) -> Iterator[bytes]:
+    """The same bytes, small pieces next to each other as one."""
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < SMALL:
+            small.append(piece)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield piece
+    if small:
+        yield b"".join(small)
 
 
-def _send(fd: int, data: bytes) -> None:
+def _send_state(fd: int, piece: memoryview) -> None:
+    """Send frames with the bytes of `piece`, without another copy of them: each is memory that a fresh process has to get first."""
+    head = b'{"type":"state"}'
+    for start in range(0, len(piece), CHUNK):
+        body = piece[start : start + CHUNK]
+        _send(fd, HEAD.pack(len(head), len(body)) + head)
+        _send(fd, body)
+
+
+def _send(fd: int, data: bytes | memoryview) -> None:
     while data:
         data = data[_write_fd(fd, data) :]
