@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 PROGRAMS = Path(__file__).parent / "programs"
 PYTHON = int(os.environ.get("RUNNERD_TEST_PYTHON_JOBS", "5000"))
-OTHERS = int(os.environ.get("RUNNERD_TEST_OTHER_JOBS", "100"))
+OTHERS = int(os.environ.get("RUNNERD_TEST_OTHER_JOBS", "200"))
 """Jobs of each other language."""
 SUBMITTERS = 8
 SETTLED_S = 30
