@@ -13,7 +13,7 @@ import cluster_fixture
 from cluster_door import door, with_token
 from cluster_fixture import LIMITS, START_S, until
 from conftest import bundled_languages
-from runnerd import Event, Job, Output, Result, SandboxError
+from runnerd import Event, Job, Output, Result, SandboxError, new_id
 from runnerd.executors.pods.cluster import LEASES, PODS, Cluster, Object, Resource
 from runnerd.executors.pods.executor import PodExecutor, open_pods
 from runnerd.executors.pods.settings import PodSettings
@@ -41,7 +41,7 @@ async def jobs_in(
 
 
 def job(code: str, **fields: Any) -> Job:
-    return Job(**({"id": "j", "tenant": "t", "lang": "py", "code": code} | fields))
+    return Job(**({"id": new_id(), "tenant": "t", "lang": "py", "code": code} | fields))
 
 
 async def result(scheduler: Scheduler, job: Job) -> Result:
@@ -194,5 +194,5 @@ async def test_a_kubeconfig_that_is_wrong(config: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_a_hundred_jobs_at_once_on_a_pool_of_three(config: str, cluster: Cluster) -> None:
     async with jobs_in(config, cluster, warm=3, slots=10) as (scheduler, _):
-        results = await asyncio.gather(*(result(scheduler, job(f"print({n})", id=f"j{n}")) for n in range(100)))
+        results = await asyncio.gather(*(result(scheduler, job(f"print({n})")) for n in range(100)))
     assert [one.stdout for one in results] == [f"{n}\n" for n in range(100)]

@@ -119,9 +119,13 @@ class PodExecutor:
                 yield PodSandbox(wire, {**ready, "level": self.level}, self._limits.cpu_cores, sighting)
             finally:
                 wire.close()
+        except BaseException:
+            self._removal.begin(resource, wanted.name)  # who waits for a sandbox need not wait for the end of one that did not start
+            raise
+        else:
+            await self._removal.remove(resource, wanted.name)
         finally:
             del self._sightings[wanted.name]
-            await self._removal.remove(resource, wanted.name)
 
     async def _start(self, resource: Resource, wanted: Wanted, sighting: Sighting, secret: Secret) -> tuple[PodWire, Header]:
         """Make the pod and wait for its agent. Raises SandboxError."""

@@ -27,12 +27,16 @@ class Removal:
         """Objects that are still to be removed."""
         return len(self._pending)
 
-    async def remove(self, resource: Resource, name: str) -> None:
-        """Remove an object; returns once the API has taken it. Goes on where the caller waits no longer."""
+    def begin(self, resource: Resource, name: str) -> asyncio.Task[None]:
+        """Have an object removed."""
         task = self._tasks.create_task(self._remove(resource, name))
         self._pending[name] = task
         task.add_done_callback(lambda _: self._pending.pop(name, None))
-        await asyncio.shield(task)
+        return task
+
+    async def remove(self, resource: Resource, name: str) -> None:
+        """Remove an object; returns once the API has taken it. It goes on where the caller waits no longer."""
+        await asyncio.shield(self.begin(resource, name))
 
     async def stop(self, patience_s: float) -> None:
         """Wait until all is removed, up to some seconds; what is left then is removed with the daemon's Lease."""
