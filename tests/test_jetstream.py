@@ -143,7 +143,8 @@ async def test_a_job_without_a_sandbox_waits_in_the_stream_and_does_not_expire(t
 async def test_a_dead_job_is_a_letter_with_its_reason(tmp_path: Path) -> None:
     async with durable(tmp_path) as bus, bus.daemon(executor := Executor()), inbox(bus.client) as (to, answers):
         body = encode(Job(code="lose"))
-        await bus.send("rd.v1.job.acme.hi.py.doomed", body, {"Rd-Reply-To": to, "Nats-Msg-Id": "doomed"})
+        sent = {"Rd-Reply-To": to, "Nats-Msg-Id": "doomed", "rd-dead-reason": "its own", "Nats-Other": "all"}
+        await bus.send("rd.v1.job.acme.hi.py.doomed", body, sent)
         await wait_until(lambda: len(answers) == 1, "it is answered")
         assert (await bus.result("doomed")).status == "dead"
         await bus.drained()
@@ -152,6 +153,7 @@ async def test_a_dead_job_is_a_letter_with_its_reason(tmp_path: Path) -> None:
         headers = letter.headers or {}
         assert letter.data == body
         assert "3 starts" in headers["Rd-Dead-Reason"]
+        assert not {"rd-dead-reason", "Nats-Other"} & headers.keys()
         assert (headers["Rd-Job-Id"], headers["Rd-Attempts"], headers["Rd-Reply-To"]) == ("doomed", "3", to)
         assert headers["Rd-Subject"] == "rd.v1.job.acme.hi.py.doomed"
         await bus.submit("lose", "doomed", cls="hi", nats_msg_id="again")

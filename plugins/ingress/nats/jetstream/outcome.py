@@ -99,8 +99,9 @@ class Outcomes:
             "Rd-Subject": held.msg.subject,
             "Rd-Stream-Seq": str(held.origin.seq),
         }
-        own = {name: value for name, value in (held.msg.headers or {}).items() if not name.lower().startswith("nats-")}
-        headers = {**own, **told}
+        ours = {name.lower() for name in told}
+        sent = (held.msg.headers or {}).items()
+        headers = {name: value for name, value in sent if name.lower() not in ours and not name.lower().startswith("nats-")} | told
         body = held.msg.data or b""
         if size_of(headers) + len(body) + MARGIN > self._bus.main.max_payload:
             headers, body = told | {"Rd-Left-Out": "headers and body: too large with the reason"}, b""
