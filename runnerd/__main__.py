@@ -15,6 +15,8 @@ from .commands.languages import languages
 from .commands.plugins import plugins
 from .commands.run import run
 from .commands.serve import serve
+from .commands.sessions import sessions
+from .commands.store import store
 from .errors import ConfigError, RunnerdError
 
 app = typer.Typer(
@@ -34,6 +36,8 @@ app.command()(check)
 app.add_typer(config, name="config")
 app.add_typer(bus, name="bus")
 app.add_typer(dlq, name="dlq")
+app.add_typer(sessions, name="sessions")
+app.add_typer(store, name="store")
 
 
 @app.callback()

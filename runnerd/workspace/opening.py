@@ -8,7 +8,7 @@ from ..job import Job
 from ..limits import LimitSettings
 from ..nursery import open_nursery
 from ..record import Entry, Records
-from ..sessions import Owner, Sessions
+from ..sessions import Owner
 from ..store import Blobs
 from .files import Contents
 from .heads import Heads
@@ -24,7 +24,7 @@ from .visits import Visits
 class Workspaces:
     """What jobs need of sessions. Made by `open_workspaces`."""
 
-    def __init__(self, visits: Visits, sweeper: Sweeper, sessions: Sessions) -> None:
+    def __init__(self, visits: Visits, sweeper: Sweeper, sessions: SessionService) -> None:
         self.sessions = sessions
         """What ingresses ask."""
         self.sweeper = sweeper

@@ -1,6 +1,7 @@
 """What ingresses ask of sessions. See `sessions.Sessions` for what the methods promise."""
 
 import asyncio
+import builtins
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ from ..job import Stored
 from ..sessions import Owner, Session, Snapshot
 from .files import Meter
 from .head import Head, all_files, described, no_room, state_due, with_file, without_file
-from .heads import STATES, Found
+from .heads import SESSIONS, STATES, Found
 from .names import content_type_of, entity_ranking, member_of, parts_of, safe_name
 from .visits import Visits
 
@@ -43,13 +44,15 @@ class SessionService:
     async def list(self, owner: Owner, most: int = 100) -> list[Session]:
         """See `Sessions.list`."""
         ranking = entity_ranking(member_of(owner.tenant, "any", owner.entity))
-        members = [member for member, _ in await self._heads.ranked(ranking, math.inf, most)]
-        sessions = []
-        for start in range(0, len(members), _AT_ONCE):
-            several = members[start : start + _AT_ONCE]
-            found = await asyncio.gather(*(self._visits.see(owner, parts_of(member)[1]) for member in several))
-            sessions += [self._described(one) for one in found if one is not None]
-        return sessions
+        return await self._ranked(ranking, owner, most)
+
+    async def all(self, most: int) -> "builtins.list[Session]":
+        """At most so many sessions of all tenants, those first that expire first. For the people who run the daemon."""
+        return await self._ranked(SESSIONS, None, most)
+
+    async def look(self, owner: Owner, session: str) -> Session:
+        """A session, which this is no use of. Raises NotFound."""
+        return self._described(await self._seen(owner, session))
 
     async def delete(self, owner: Owner, session: str) -> None:
         """See `Sessions.delete`."""
@@ -141,6 +144,15 @@ class SessionService:
             return _use(msgspec.structs.replace(head, state=None))
 
         await self._change(await self._seen(owner, session), decide)
+
+    async def _ranked(self, ranking: str, owner: Owner | None, most: int) -> "builtins.list[Session]":
+        places = [parts_of(member) for member, _ in await self._heads.ranked(ranking, math.inf, most)]
+        sessions = []
+        for start in range(0, len(places), _AT_ONCE):
+            several = places[start : start + _AT_ONCE]
+            found = await asyncio.gather(*(self._visits.see(owner or Owner(tenant=tenant), session) for tenant, session in several))
+            sessions += [self._described(one) for one in found if one is not None]
+        return sessions
 
     async def _seen(self, owner: Owner, session: str) -> Found:
         found = await self._visits.see(owner, session)
