@@ -322,7 +322,7 @@ class Slot:
         self._drop_child()
         self._calm()
         self.ready = False
-        if not self._destroying and self.user is not None:
+        if self.user is not None:  # also where we destroyed it: a cell that does not end its processes takes its job along
             self.user.cell_lost(f"its cell ended (wait status {status})")
         wanted, self._destroying = self._destroying, False
         self._listener.gone(self, wanted)

@@ -1,13 +1,17 @@
 """What a zygote forked for every job could give away or take along, and that it does not."""
 
 import asyncio
+import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import ExecutorAt
-from runnerd import File, Job, Language, Limits, Result
+from runnerd import File, Job, Language, Limits, Output, Result
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
 LIMITS = Limits(
@@ -172,3 +176,34 @@ async def test_no_cell_or_mount_or_cgroup_is_left(languages: dict[str, Language]
         pid = executor.agent_pid
     assert count() == before
     assert not os.path.exists(f"/proc/{pid}")
+
+
+async def test_a_cell_that_is_stuck_loses_its_job_and_no_more(isolated: LocalExecutor, py: Language) -> None:
+    """Its PID 1 is told to end the job, and does nothing: then it is killed as a whole."""
+    limits = msgspec.structs.replace(LIMITS, wall_s=0.5)
+    job = Job(id="job", tenant="t", lang="py", code="print('on', flush=True)\nwhile True: pass", stream=True)
+    async with isolated.sandbox(py) as sandbox:
+        result = None
+        async for event in sandbox.run(job, py, limits):
+            if isinstance(event, Output):
+                for pid in cells_of(isolated):
+                    os.kill(pid, signal.SIGSTOP)
+            result = event
+    assert isinstance(result, Result)
+    assert result.status == "timeout"
+    for pid in cells_of(isolated):
+        os.kill(pid, signal.SIGCONT)
+    assert await printed(isolated, py, "print('goes on')") == "goes on"
+
+
+def cells_of(executor: LocalExecutor) -> set[int]:
+    """Process ids of the PID 1 of each cell."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                stat = (entry / "stat").read_text()
+                name, parent = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()[1]
+                if name == "runnerd-cell" and int(parent) == executor.agent_pid:
+                    found.add(int(entry.name))
+    return found
