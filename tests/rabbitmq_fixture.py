@@ -154,9 +154,9 @@ class Broker:
     async def policy(self, vhost: str, name: str, pattern: str, definition: str, apply_to: str = "queues") -> None:
         """`definition` in JSON."""
         quoted = definition.replace('"', '\\"')
-        await self.tell(
-            f'rabbit_policy:parse_set(<<"{vhost}">>, <<"{name}">>, <<"{pattern}">>, "{quoted}", 0, <<"{apply_to}">>, <<"guest">>)'
-        )
+        names = ", ".join(f'<<"{each}">>' for each in (vhost, name, pattern))
+        said = await self.tell(f'rabbit_policy:parse_set({names}, <<"{quoted}">>, 0, <<"{apply_to}">>, <<"guest">>)')
+        assert said == "ok", said
 
     async def alarm(self, *, on: bool) -> None:
         """Raise the memory alarm, which blocks all connections that publish, or end it."""

@@ -6,13 +6,13 @@
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from runnerd import Ingress, IngressError, Services, hookimpl
+from runnerd import DeadLetters, Ingress, IngressError, Prepared, Services, hookimpl
 
 from .shown import shown
 
@@ -99,12 +99,30 @@ class RabbitMq(Ingress, tag="rabbitmq", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take jobs while the block is open; yields the broker's URL. Raises IngressError, naming the broker and the cause."""
-        if find_spec("aio_pika") is None:
-            raise IngressError("ingress.rabbitmq: needs the package aio-pika: pip install 'runnerd[rabbitmq]'")
+        _check_library()
         from .serving import serving  # noqa: PLC0415 - only here, so that this module describes itself without the library
 
         async with serving(self, services):
             yield shown(self.url)
+
+    async def prepare(self, *, make: bool) -> Prepared:
+        """See `Ingress.prepare`: exchanges and queues. Raises IngressError."""
+        _check_library()
+        from .setup import prepared  # noqa: PLC0415
+
+        return await prepared(self, make=make)
+
+    def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters]:
+        """See `Ingress.dead_letters`. Raises IngressError."""
+        _check_library()
+        from .letters import open_letters  # noqa: PLC0415
+
+        return open_letters(self)
+
+
+def _check_library() -> None:
+    if find_spec("aio_pika") is None:
+        raise IngressError("ingress.rabbitmq: needs the package aio-pika: pip install 'runnerd[rabbitmq]'")
 
 
 @hookimpl

@@ -20,6 +20,7 @@ from aiormq.exceptions import InvalidFrameError
 from runnerd import IngressError, __version__
 
 from .credentials import Place
+from .frames import harden
 
 Receive = Callable[[DeliveredMessage], None]
 T = TypeVar("T")
@@ -116,6 +117,7 @@ class Link:
 @asynccontextmanager
 async def open_link(places: list[Place], *, connect_s: float) -> AsyncGenerator[Link]:
     """A new generation, at the first place that answers. Raises IngressError, naming each place and the cause."""
+    harden()
     async with AsyncExitStack() as stack:
         consuming, place = await _first(stack, places, connect_s)
         publishing = await stack.enter_async_context(_connected(place, "publish", connect_s))

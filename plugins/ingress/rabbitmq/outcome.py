@@ -19,13 +19,17 @@ from .topology import Topology
 _BROKERS = ("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-delivery-count", "x-last-death-queue")
 
 
-def _encodable(name: str, value: Any) -> bool:
+def encodable(name: str, value: Any) -> bool:
     """Whether the library can write what it has read: text that is no UTF-8, say, it can't."""
     try:
         field_table({name: value})
     except (TypeError, ValueError):
         return False
     return True
+
+
+REASON_HEADERS = ("Rd-Dead-Reason", "Rd-Attempts", "Rd-Job-Id", "Rd-Died", "Rd-Routing-Key", "rd-again", "rd-came", "rd-copy", "rd-delay")
+"""What a dead letter, or a copy for later, has beside the headers that its job came with."""
 
 
 class Outcomes:
@@ -117,7 +121,7 @@ class Outcomes:
         own = {
             name: value
             for name, value in held.headers.items()
-            if name not in _BROKERS and name.lower() not in names and _encodable(name, value)
+            if name not in _BROKERS and name.lower() not in names and encodable(name, value)
         }
         return Message(
             held.message.body,

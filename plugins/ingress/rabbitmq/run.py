@@ -9,6 +9,7 @@ from runnerd import TOKEN, Interrupted, Result, Saturated, Services
 
 from .bus import Bus, NotSent
 from .counters import log
+from .frames import MALFORMED
 from .hands import Hands, Held
 from .intake import Intake
 from .outcome import Outcomes
@@ -115,6 +116,10 @@ class Run:
     async def _end(self, held: Held) -> None:
         """Run the job and tell its result. Raises Saturated, Interrupted and NotSent."""
         reply = Reply(held.message.header.properties, self._bounds.message_bytes, held.fallback_id)
+        if held.message.header.properties.message_type == MALFORMED:
+            self._bus.counters.count("refused_malformed", queue=held.queue)
+            await self._outcomes.bury(held, reply.job_id, "its properties or headers can't be read: they must be UTF-8")
+            return
         if reply.to and (problem := self._forbidden(reply.to)):
             self._bus.counters.count("refused_reply", queue=reply.to[:100], problem=problem)
             await self._outcomes.bury(held, reply.job_id, f"reply_to: {problem}: {reply.to[:80]!r}")

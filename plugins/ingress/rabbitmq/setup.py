@@ -1,18 +1,31 @@
 """Sees that exchanges and queues are there: looked at, or made where they are missing; never changed."""
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelLockedResource, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from runnerd import IngressError
+from runnerd import IngressError, Prepared
 
 from .counters import log
-from .link import Link, said
+from .credentials import places
+from .link import Link, open_link, said
 from .topology import Exchange, Queue, Topology
+
+if TYPE_CHECKING:
+    from . import RabbitMq
 
 Mode = Literal["verify", "ensure", "none"]
 Declare = Callable[..., Awaitable[object]]
+
+
+async def prepared(settings: "RabbitMq", *, make: bool) -> Prepared:
+    """What is on the broker, and with `make` what was made. Raises IngressError."""
+    topology = Topology(prefix=settings.prefix, classes=settings.classes, delays_s=settings.retry_delays_s)
+    async with open_link(places(settings), connect_s=settings.connect_s) as link:
+        setup = Setup(link, topology)
+        await setup.look(make=make)
+    return Prepared(made=tuple(setup.made), missing=tuple(setup.missing), different=tuple(setup.different))
 
 
 class Setup:
