@@ -11,9 +11,13 @@ from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from runnerd_plugins.ingress.nats import Nats
 from runnerd_plugins.ingress.nats.jetstream.settings import JetStream
+from runnerd_plugins.ingress.rabbitmq import RabbitMq
 
 from http_services import KEY, http
 from nats_fixture import nats_client, nats_server
+from rabbitmq_bench import Client as RabbitMqClient
+from rabbitmq_bench import client as rabbitmq_client
+from rabbitmq_fixture import Broker
 from runnerd import Ingress, Job, Result, RunnerdError, Saturated, decode_result, encode
 from runnerd.testing import IngressContract
 
@@ -141,3 +145,42 @@ class TestHttp(IngressContract):
     async def caller(self, address: str) -> AsyncIterator[HttpCaller]:
         async with httpx.AsyncClient(base_url=address.partition(" ")[0], headers={"x-api-key": KEY}, timeout=60) as client:
             yield HttpCaller(client)
+
+
+class RabbitMqCaller:
+    """Messages on the exchange of jobs, answers to an exclusive queue."""
+
+    def __init__(self, client: RabbitMqClient) -> None:
+        self._client = client
+
+    async def submit(self, job: Job) -> Result:
+        body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
+        return await self._ask(f"job.acme.std.{job.lang}", body, message_id=job.id)
+
+    async def send(self, body: bytes) -> Result:
+        return await self._ask("job.acme.std.py", body)
+
+    async def _ask(self, key: str, body: bytes, **properties: str) -> Result:
+        message = await self._client.answer(await self._client.send(body, key, **properties))
+        return decode_result(message.body, message.content_type or "")
+
+
+class TestRabbitMq(IngressContract):
+    """Durable jobs: what can't run now comes again by itself."""
+
+    durable = True
+
+    @pytest.fixture
+    async def place(self, rabbitmq: Broker) -> AsyncIterator[tuple[str, int]]:
+        async with rabbitmq.vhost() as self.vhost:
+            yield "127.0.0.1", rabbitmq.port
+
+    def ingress(self, host: str, port: int) -> Ingress:
+        vhost = getattr(self, "vhost", "")
+        url = f"amqp://{host}:{port}/{vhost}"
+        return RabbitMq(url=url, topology="ensure", classes=("std",), retry_delays_s=(1,), connect_s=30.0)
+
+    @asynccontextmanager
+    async def caller(self, address: str) -> AsyncIterator[RabbitMqCaller]:
+        async with rabbitmq_client(address) as client:
+            yield RabbitMqCaller(client)
