@@ -13,6 +13,7 @@ from .commands.demo import demo
 from .commands.dlq import dlq
 from .commands.languages import languages
 from .commands.plugins import plugins
+from .commands.pools import pools
 from .commands.run import run
 from .commands.serve import serve
 from .commands.sessions import sessions
@@ -32,6 +33,7 @@ app.command()(run)
 app.command()(languages)
 app.command()(demo)
 app.command()(plugins)
+app.command()(pools)
 app.command()(check)
 app.add_typer(config, name="config")
 app.add_typer(bus, name="bus")

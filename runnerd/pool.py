@@ -16,6 +16,7 @@ import structlog
 
 from .errors import SandboxError
 from .nursery import open_nursery
+from .pace import Pace
 from .policy import Policy, PoolSettings, Seat, Waiter
 from .spec import Executor, Language, Sandbox
 
@@ -42,8 +43,11 @@ class Lease:
         seat = self._pool.policy.take(self._tenant)
         self.warm = seat is not None
         if seat is None:
+            began = asyncio.get_running_loop().time()
             seat = await self._pool.wait(self._tenant)
+            self._pool.pace.waited(asyncio.get_running_loop().time() - began)
         else:
+            self._pool.pace.waited(0.0)
             self._pool.refill_soon()
         self._seat = seat
         assert seat.sandbox is not None
@@ -61,6 +65,7 @@ class Pool:
         self.policy = Policy(settings.target(language), slots, settings)
         self.recovered: Callable[[], None] = lambda: None
         """Called when sandboxes can be had again."""
+        self.pace = Pace()
         self._executor = executor
         self.language = language
         self._settings = settings
@@ -98,7 +103,7 @@ class Pool:
         """Counts by state, the target, and why starts fail: plain data."""
         policy = self.policy
         counts = {name: len(getattr(policy, name)) for name in ("warm", "starting", "leased", "ending", "waiting")}
-        return {**counts, "target": policy.target, "limit": policy.limit, "failing": policy.failing}
+        return {**counts, "target": policy.target, "limit": policy.limit, "failing": policy.failing, **self.pace.health()}
 
     async def wait(self, tenant: str) -> Seat:
         """Wait in line for a sandbox; it is leased when this returns. Raises SandboxError."""
@@ -203,24 +208,27 @@ class Pool:
     async def _start(self, seat: Seat, stack: AsyncExitStack) -> bool:
         if self._closed:
             return False
+        began = self._loop.time()
         try:
             async with asyncio.timeout(self._settings.start_timeout_s) as seat.watch:
                 sandbox = await stack.enter_async_context(self._executor.sandbox(self.language))
         except Exception as error:  # noqa: BLE001 - an executor is foreign code, and whatever it raises is a failed start
             if not self._closed:
-                late = seat.watch is not None and seat.watch.expired()
+                late = seat.watch is not None and seat.watch.expired() and not isinstance(error, SandboxError)
                 self._failed(seat, f"not started within {self._settings.start_timeout_s:g} s" if late else _reason(error))
             return False
         finally:
             seat.watch = None
         failed_before = bool(self.policy.failing)
-        self.policy.ready(seat, sandbox, asyncio.get_running_loop().time())
+        self.pace.started(self._loop.time() - began)
+        self.policy.ready(seat, sandbox, self._loop.time())
         self.refill_soon()
         if failed_before:
             self.recovered()
         return True
 
     def _failed(self, seat: Seat, reason: str) -> None:
+        self.pace.failed()
         log.warning("sandbox did not start", language=self.language.code, reason=reason)
         waiter = self.policy.failed(seat, reason, asyncio.get_running_loop().time())
         self.refill_soon()
