@@ -1,11 +1,11 @@
 """`runnerd check`: whether the daemon would run here, and what it would do otherwise than people may think."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
-from msgspec import Struct
 
+from .finding import Finding
 from .options import ConfigFile, Json, Set
 
 if TYPE_CHECKING:
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from ..store import Store
 
 PROBE = "check/probe"
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    about: str
-    state: Literal["ok", "note", "problem"]
-    text: str
 
 
 def check(*, file: ConfigFile = "", flags: Set = None, json: Json = False) -> None:
@@ -62,8 +54,7 @@ async def _look(config: "Config", plugins: "Plugins") -> list[Finding]:
         *(Finding(about="settings", state="note", text=note) for note in notes),
         *[finding async for finding in _stores(config.settings)],
         *_ports(config.settings),
-        *[finding async for finding in _isolation(config.settings, languages)],
-        *[finding async for finding in _tools(languages)],
+        *[finding async for finding in _sandboxes(config.settings, languages)],
     ]
 
 
@@ -124,6 +115,22 @@ def _port(about: str, host: str, port: int) -> Finding:
     except OSError as error:
         return Finding(about=about, state="problem", text=f"can't listen on {host} port {port}: {error.strerror}")
     return Finding(about=about, state="ok", text=f"{host} port {port} is free" if port else f"{host}, any free port")
+
+
+async def _sandboxes(settings: "Settings", languages: "Mapping[str, Language]") -> AsyncIterator[Finding]:
+    """Where jobs run: how far they are isolated there, and with which tool chains."""
+    from ..placing import in_pods
+
+    if in_pods(settings):
+        from . import check_pods
+
+        async for finding in check_pods.in_pods(settings, languages):
+            yield finding
+        return
+    async for finding in _isolation(settings, languages):
+        yield finding
+    async for finding in _tools(languages):
+        yield finding
 
 
 async def _isolation(settings: "Settings", languages: "Mapping[str, Language]") -> AsyncIterator[Finding]:
