@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import trustme
+
 from nats_fixture import wait_until
 from runnerd import new_id
 
@@ -34,11 +36,10 @@ def free_port() -> int:
 class Broker:
     """A node that keeps its ports and its data when it is started again."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = free_port()
-        self.tls_port = free_port() if "ssl_options.cacertfile" in settings else 0
-        self._settings = settings
+        self.tls_port = free_port()
         self._epmd_port = free_port()
         self._dist_port = free_port()
         self._name = f"rd-{self.port}@localhost"
@@ -53,6 +54,7 @@ class Broker:
         assert Path(SCRIPT).exists(), "apt-get install rabbitmq-server"
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._epmd is None:
+            self._certify()
             self._epmd = await asyncio.create_subprocess_exec("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
         with (self.directory / "stdout").open("ab") as out:
             self._process = await asyncio.create_subprocess_exec(
@@ -162,15 +164,33 @@ class Broker:
         """Raise the memory alarm, which blocks all connections that publish, or end it."""
         await self.tell(f"vm_memory_monitor:set_vm_memory_high_watermark({'0.0001' if on else '0.4'})")
 
+    def _certify(self) -> None:
+        """An authority, the node's certificate, and one for a client whose name is `certified`."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.directory / "ca.pem")
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(self.directory / "server.pem")
+        certified = authority.issue_cert("certified@example.org", common_name="certified")
+        certified.private_key_and_cert_chain_pem.write_to_path(self.directory / "client.pem")
+
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _environ(self) -> dict[str, str]:
         directory = self.directory
-        config = {"loopback_users": "none", "log.file.level": "warning", **self._settings}
-        if self.tls_port:
-            config["listeners.ssl.default"] = f"127.0.0.1:{self.tls_port}"
+        config = {
+            "loopback_users": "none",
+            "log.file.level": "warning",
+            "listeners.ssl.default": f"127.0.0.1:{self.tls_port}",
+            "ssl_options.cacertfile": str(directory / "ca.pem"),
+            "ssl_options.certfile": str(directory / "server.pem"),
+            "ssl_options.keyfile": str(directory / "server.pem"),
+            "ssl_options.verify": "verify_peer",
+            "ssl_options.fail_if_no_peer_cert": "false",
+            "ssl_cert_login_from": "common_name",
+            "auth_mechanisms.1": "PLAIN",
+            "auth_mechanisms.2": "EXTERNAL",
+        }
         (directory / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in config.items()))
         (directory / "plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
         distribution = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -195,9 +215,9 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker(directory: Path, **settings: str) -> AsyncIterator[Broker]:
+async def broker(directory: Path) -> AsyncIterator[Broker]:
     """A node while the block is open; its data goes with it."""
-    node = Broker(directory, **settings)
+    node = Broker(directory)
     try:
         await node.start()
         yield node

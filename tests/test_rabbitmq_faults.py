@@ -234,6 +234,36 @@ async def test_the_first_node_that_answers_is_taken(rabbitmq: Broker, unused_tcp
             assert sorted(name.rpartition("/")[2] for name in names) == ["consume", "publish"]
 
 
+async def test_tls_and_a_certificate_for_a_name(rabbitmq: Broker) -> None:
+    async with rabbitmq.vhost() as vhost, client(rabbitmq.url(vhost)) as c:
+        await rabbitmq.tell('rabbit_auth_backend_internal:add_user(<<"certified">>, <<"unused">>, <<"guest">>)')
+        await rabbitmq.allow(vhost, "certified", ".*", ".*", ".*")
+        url = f"amqps://127.0.0.1:{rabbitmq.tls_port}/{vhost}"
+        certificates = {name: str(rabbitmq.directory / f"{name}.pem") for name in ("ca", "client")}
+        async with opened(FakeServices(), url, user="guest", password="guest", tls_ca=certificates["ca"]):
+            assert result_of(await c.run("echo secret")).stdout == "secret"
+        async with opened(FakeServices(), url, auth="external", tls_ca=certificates["ca"], tls_cert=certificates["client"]):
+            assert result_of(await c.run("echo certified")).stdout == "certified"
+        with pytest.raises(IngressError, match=rf"127.0.0.1:{rabbitmq.tls_port}.*CERTIFICATE_VERIFY_FAILED"):
+            async with RabbitMq(url=url, connect_s=30.0).open(FakeServices()):
+                raise AssertionError
+        await rabbitmq.tell('rabbit_auth_backend_internal:delete_user(<<"certified">>, <<"guest">>)')
+
+
+@pytest.mark.parametrize("vhost", ["/", "a/b c", "žluť"])
+async def test_virtual_hosts_of_any_name(rabbitmq: Broker, vhost: str) -> None:
+    name = ", ".join(str(byte) for byte in vhost.encode())
+    if vhost != "/":
+        await rabbitmq.tell(f'rabbit_vhost:add(<<{name}>>, <<"guest">>)')
+        await rabbitmq.tell(
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<{name}>>, <<".*">>, <<".*">>, <<".*">>, <<"guest">>)'
+        )
+    found = await RabbitMq(url=f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}", vhost=vhost, connect_s=30.0).prepare(make=False)
+    assert len(found.missing) == 14
+    if vhost != "/":
+        await rabbitmq.tell(f'rabbit_vhost:delete(<<{name}>>, <<"guest">>)')
+
+
 async def test_what_is_missing_is_named_and_what_differs_is_left(rabbitmq: Broker, capsys: pytest.CaptureFixture[str]) -> None:
     async with rabbitmq.vhost() as vhost, client(rabbitmq.url(vhost)) as c:
         with pytest.raises(IngressError, match=r"there is no exchange rd.jobs, .*no queue rd.jobs.std, .*runnerd bus init"):

@@ -1,8 +1,10 @@
 """What operators do with RabbitMQ: prepare it, import definitions, give permissions, look at dead letters; and a real daemon on it."""
 
+import asyncio
 import json
 import shlex
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -133,3 +135,17 @@ async def test_a_real_daemon_runs_jobs_from_rabbitmq(rabbitmq: Broker, tmp_path:
             assert code == 0, said
         assert "guest:" not in (tmp_path / "daemon" / "log").read_text()
         await rabbitmq.until(vhost, "rd.jobs.std", ready=0, unacked=0, consumers=0)
+
+
+async def test_the_example_with_plain_pika(rabbitmq: Broker) -> None:
+    services = FakeServices()
+    async with rabbitmq.vhost() as vhost, opened(services, rabbitmq.url(vhost)):
+        example = DEPLOY.parent.parent / "examples" / "rabbitmq_pika.py"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(example, "stream 2 3"),
+            env={"RABBITMQ_URL": rabbitmq.url(vhost), "PATH": "/usr/bin:/bin"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await process.communicate()
+        assert said.decode() == 'output: xxxoutput: xxxok 0 "streamed"\n'

@@ -4,6 +4,8 @@ A property that is no UTF-8, a header of a type that is not known, a time that i
 frame would end the library's connection, and the broker would deliver the message again to the next one, for ever.
 """
 
+import logging
+
 from pamqp import commands, header
 
 MALFORMED = "runnerd.malformed"
@@ -14,7 +16,9 @@ _read_method = commands.Basic.Deliver.unmarshal
 
 
 def harden() -> None:
-    """Have unreadable properties read as none, with the type MALFORMED. May be called again."""
+    """Have unreadable properties read as none, with the type MALFORMED, and bodies stay out of the log. May be called again."""
+    for name in ("aiormq", "aio_pika"):  # it logs whole messages that come back to it, and each loss that we tell in a line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     header.ContentHeader.unmarshal = _header  # type: ignore[method-assign]
     commands.Basic.Deliver.unmarshal = _deliver  # type: ignore[method-assign, assignment]
 

@@ -10,7 +10,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from runnerd import Services
 
-from .counters import Counters
+from .counters import Counters, log
 from .link import Link, steady
 from .topology import Topology
 
@@ -84,7 +84,12 @@ class Intake:
             queue = self._topology.queue_of(cls)
 
             async def receive(message: DeliveredMessage, queue: str = queue) -> None:
-                self.take(message, queue)
+                try:
+                    self.take(message, queue)
+                except Exception as defect:
+                    log.exception("a message could not be taken", queue=queue)
+                    link.end(f"a defect of runnerd: {type(defect).__name__}")  # or the message would stay in hand for ever
+                    raise
 
             await steady(channel.basic_consume(queue, receive, consumer_tag=tag, arguments=self._arguments))
         self._consumers, self.prefetch = (channel, tags), prefetch
