@@ -95,7 +95,7 @@ async def test_leaving_early_leaves_no_subscription(tmp_path: Path) -> None:
                 await client.run(Job(lang="py", code="wait"))
         b.services.release()
         assert (await client.run(Job(lang="py", code="echo hi"))).stdout == "hi"
-        assert not [sub for sub in client._bus._subs.values() if not sub.subject.endswith(".*")]
+        assert not [sub for sub in client._bus._wire.nats._subs.values() if not sub.subject.endswith(".*")]
 
 
 async def test_full_daemons_are_tried_again(tmp_path: Path) -> None:

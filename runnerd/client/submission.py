@@ -1,0 +1,166 @@
+"""One job until its result: sends it, takes its events, and asks for it when they stop coming."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from ..errors import IngressError, NotFound, RunnerdError, Saturated
+from ..job import Event, Job, Result
+from .bus import Bus, Lane, Lost
+from .patience import Patience
+
+_LONGEST_PAUSE_S = 2.0
+
+
+class Pauses:
+    """Pauses between tries, each twice the one before, until it has gone on for too long."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self.alive()
+
+    def alive(self) -> None:
+        """There was news: tries begin anew."""
+        self._alive_at = time.monotonic()
+        self._pause_s = self._patience.pause_s
+
+    async def after(self, error: RunnerdError) -> None:
+        """Wait before the next try. Raises `error` when that has gone on for too long."""
+        if time.monotonic() - self._alive_at >= self._patience.refused_s:
+            raise error
+        told_s = error.retry_after_s if isinstance(error, Saturated) else 0.0
+        pause_s = min(max(self._pause_s, told_s), _LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads many clients, guards nothing
+        self._pause_s *= 2
+
+
+class Submission:
+    """A job that was handed in; made by `Client.submit`. Leaving its block does not cancel the job."""
+
+    def __init__(self, job: Job, bus: Bus, lane: Lane | None, patience: Patience, *, ended: Result | None = None) -> None:
+        self.id = job.id
+        self.tenant = job.tenant
+        self._bus = bus
+        self._lane = lane
+        self._patience = patience
+        self._pauses = Pauses(patience)
+        self._ended = ended
+
+    async def result(self) -> Result:
+        """Wait for the result. Cancelling this does not cancel the job.
+
+        Raises Saturated where no daemon takes the job, IngressError without a connection, RunnerdError where a daemon failed.
+        """
+        if self._ended is None:
+            async for event in self.events():
+                if isinstance(event, Result):
+                    return event
+        assert self._ended is not None
+        return self._ended
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Events as they happen, where the job was submitted with `stream`; its Result last. Raises what `result` raises.
+
+        Events may be lost on the way, which a gap in `Output.seq` shows; the result has the whole output.
+        """
+        while self._ended is None:
+            event = await self._next()
+            if event is not None:
+                self._pauses.alive()
+                if isinstance(event, Result):
+                    self._ended = event
+                    break
+                yield event
+        yield self._ended
+
+    async def send(self) -> None:
+        """Send the job until somebody has it. Raises Saturated, and IngressError where there is no connection."""
+        assert self._lane is not None
+        while True:
+            try:
+                await self._lane.send()
+            except (Saturated, Lost) as error:
+                await self._pauses.after(error)
+            else:
+                return
+
+    async def _next(self) -> Event | None:
+        """The next event; None where there is none yet, or where the job had to be sent again."""
+        assert self._lane is not None
+        try:
+            event = await self._lane.receive(self._patience.silence_s)
+        except (Lost, Saturated) as error:
+            await self._again(error)
+        else:
+            return event if event is not None else await self._inquire()
+        return None
+
+    async def _inquire(self) -> Event | None:
+        """Ask what became of the job; where nobody knows it, it or its answer was lost."""
+        try:
+            known = await self._bus.ask(self.tenant, self.id, "status")
+        except (Saturated, Lost) as error:
+            if not self._bus.keeps:
+                await self._again(error)
+            return None
+        if isinstance(known, Result):
+            return known
+        if known is None and not self._bus.keeps:
+            await self._again(Saturated("no daemon knows the job"))
+        else:
+            self._pauses.alive()
+        return None
+
+    async def _again(self, error: RunnerdError) -> None:
+        await self._pauses.after(error)
+        await self.send()
+
+
+@asynccontextmanager
+async def submitted(job: Job, body: bytes, bus: Bus, patience: Patience, *, stream: bool) -> AsyncIterator[Submission]:
+    """Hand a job in; its events are heard while the block is open. Raises Saturated and IngressError."""
+    problem = bus.problem(job, body)
+    if problem:
+        refused = Result(id=job.id, tenant=job.tenant, lang=job.lang, status="rejected", reason=problem)
+        yield Submission(job, bus, None, patience, ended=refused)
+        return
+    async with bus.lane(job, body, stream=stream) as lane:
+        submission = Submission(job, bus, lane, patience)
+        await submission.send()
+        yield submission
+
+
+async def followed(bus: Bus, tenant: str, job_id: str, patience: Patience) -> AsyncGenerator[Event]:
+    """Events of a job that anybody submitted, as far as the bus has them, its Result last. Raises IngressError and RunnerdError."""
+    pauses = Pauses(patience)
+    pause_s = patience.pause_s
+    async with bus.watch(tenant, job_id) as news:
+        while True:
+            try:
+                event = await news.receive(pause_s)
+                found = await bus.ask(tenant, job_id, "status") if event is None else event
+            except (Saturated, Lost) as error:
+                if bus.keeps and isinstance(error, Saturated):  # a daemon may come later
+                    pauses.alive()
+                await pauses.after(error)
+                continue
+            if found is None and not bus.keeps:
+                raise NotFound(f"{job_id}: no daemon knows such a job of tenant {tenant}")
+            pauses.alive()
+            if event is not None:
+                yield event
+            if isinstance(found, Result):
+                if event is None:
+                    yield found
+                return
+            pause_s = patience.pause_s if event is not None else min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+async def result_of(events: AsyncGenerator[Event]) -> Result:
+    """The result that ends them."""
+    async for event in events:
+        if isinstance(event, Result):
+            return event
+    raise IngressError("the job's events ended without a result")
