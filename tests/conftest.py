@@ -76,5 +76,5 @@ async def executor(languages: dict[str, Language]) -> AsyncGenerator[LocalExecut
 @pytest.fixture(scope="session")
 async def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
     """One node for the run of the suite; each test has a virtual host of its own in it."""
-    async with broker(tmp_path_factory.mktemp("rabbitmq")) as node:
+    async with broker(tmp_path_factory.mktemp("rabbitmq") / "node") as node:
         yield node

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
-from runnerd import new_id
+from runnerd import TOKEN, new_id
 
 from .counters import Counters
 from .link import steady
@@ -127,6 +127,6 @@ def _fallback_id(message: DeliveredMessage, key: bytes) -> str:
     """A job id for a message without one. With a correlation id it is the same for each delivery, wherever it comes to."""
     properties = message.header.properties
     known = (properties.headers or {}).get("rd-copy")
-    if isinstance(known, str) and known:
-        return known[:64]
+    if isinstance(known, str) and TOKEN.fullmatch(known):
+        return known
     return f"mq-{key.hex()}" if properties.correlation_id else new_id()

@@ -1,5 +1,6 @@
 """What becomes of a message whose job has ended, or has to come again: a dead letter, the reply, a copy for later, and the ack."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,9 @@ from .request import came_s, folded
 from .topology import Topology
 
 _BROKERS = ("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-delivery-count", "x-last-death-queue")
+
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 def encodable(name: str, value: Any) -> bool:
@@ -73,7 +77,8 @@ class Outcomes:
     async def later(self, held: Held, least_s: float) -> bool:
         """Have it come again after a while, here or elsewhere; False where the broker takes no copy. Raises NotSent."""
         headers = folded(held.message.header.properties)
-        again = int(text) if (text := headers.get("rd-again", "")).isdigit() else 0
+        text = headers.get("rd-again", "")
+        again = int(text) if _COUNT.fullmatch(text) else 0
         delays_s = self._topology.delays_s
         delay_s = next((each for each in delays_s[min(again, len(delays_s) - 1) :] if each >= least_s), delays_s[-1])
         if not await self._copy(held, delay_s, {"rd-again": again + 1}):

@@ -104,14 +104,19 @@ class Run:
         self._bus.counters.count("given_back", cause=f"{type(reason).__name__}: {reason}"[:200])
         least_s = reason.retry_after_s if isinstance(reason, Saturated) else 0.0
         try:
-            if isinstance(reason, NotSent) or not await self._outcomes.later(held, least_s):
-                await asyncio.sleep(1.0 if isinstance(reason, NotSent) else max(1.0, least_s))
+            if isinstance(reason, NotSent) or not await self._later(held, least_s):
+                await asyncio.sleep(max(1.0, least_s))  # else it would come again at once
                 await self._hands.give_back(held)
         except asyncio.CancelledError:
             await self._hands.give_back(held)
+
+    async def _later(self, held: Held, least_s: float) -> bool:
+        """Have a copy of it come again; False where there can be none."""
+        try:
+            return await self._outcomes.later(held, least_s)
         except Exception as error:  # noqa: BLE001 - whatever went wrong with the copy, the message itself is given back
             self._bus.counters.count("copies_failed", cause=f"{type(error).__name__}: {error}"[:200])
-            await self._hands.give_back(held)
+            return False
 
     async def _end(self, held: Held) -> None:
         """Run the job and tell its result. Raises Saturated, Interrupted and NotSent."""
