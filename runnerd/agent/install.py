@@ -8,5 +8,10 @@ import sys
 
 
 def copy(target: str) -> None:
-    """Copy the directory that the agent's archive lies in to `target`, which is there and empty."""
-    shutil.copytree(os.path.dirname(os.path.abspath(sys.argv[0])), target, symlinks=True, dirs_exist_ok=True)
+    """Copy what is in the agent's directory into `target`, which is there, is empty, and may belong to somebody else."""
+    source = os.path.dirname(os.path.abspath(sys.argv[0]))
+    for entry in os.scandir(source):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.copytree(entry.path, os.path.join(target, entry.name), symlinks=True)
+        else:
+            shutil.copy2(entry.path, target, follow_symlinks=False)
