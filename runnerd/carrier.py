@@ -111,7 +111,7 @@ class Carrier:
                 return in_hand.closing("rejected", str(error))
             except StoreError as error:
                 raise Interrupted(f"the job's session could not be taken, so it was not started: {error}") from error
-        tries, retry = in_hand.starts, job.retry
+        tries, retry = in_hand.starts, job.again
         reason = "the daemon went away while it ran"
         while tries < self._starts and (retry or not in_hand.starts):
             tries += 1
@@ -223,7 +223,7 @@ class Carrier:
         language = self._pools[in_hand.job.lang].language
         try:
             workspace = None if in_hand.visit is None else await in_hand.visit.start(language, limits)
-            run = leased.sandbox.run(in_hand.job, language, limits, workspace)
+            run = leased.sandbox.run(in_hand.job, language, limits, workspace, in_hand.stdin)
             async with aclosing(cast(AsyncGenerator[Event, None], run)) as events:
                 async for event in events:
                     if isinstance(event, Result):
@@ -271,7 +271,7 @@ class Carrier:
         cancelled = in_hand.cause == "cancelled"
         if cancelled:
             closing = in_hand.closing("cancelled", CANCELLED)
-        elif in_hand.state == "running" and not in_hand.job.retry:
+        elif in_hand.state == "running" and not in_hand.job.again:
             closing = in_hand.closing("dead", "the daemon stopped while the job ran, and retry is off")
         else:
             if in_hand.entry is not None:

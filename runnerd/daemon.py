@@ -63,6 +63,10 @@ class Daemon:
         """See `Services.cancel`."""
         return await self._scheduler.cancel(tenant, job_id, ahead=ahead)
 
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        """See `Services.feed`."""
+        await self._scheduler.feed(tenant, job_id, data, end=end)
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """See `Services.status`."""
         return await self._scheduler.status(tenant, job_id)

@@ -7,6 +7,7 @@ from typing import Literal
 from .errors import Interrupted
 from .job import Event, Job, Output, Result, Status, Usage
 from .record import Entry
+from .stdin import Stdin
 from .workspace import Visit
 
 Cause = Literal["cancelled", "interrupted"]
@@ -66,6 +67,8 @@ class InHand:
         self.starts = 0
         """How often it was started, by other daemons too where a record counts."""
         self.entry: Entry | None = None
+        self.stdin: Stdin | None = None
+        """What more is sent to its standard input, where it is interactive."""
         self.visit: Visit | None = None
         """Its time in its session, from when it has that."""
         self.cause: Cause | None = None

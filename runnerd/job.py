@@ -94,6 +94,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: tuple[str, ...] = ()
     stdin: str = ""
     stdin_bytes: bytes | None = None
+    interactive: bool = False
+    """Standard input stays open after `stdin`: more of it is sent while the job runs, until its end is. `retry` counts as off."""
     env: dict[str, str] = {}
     limits: Limits = Limits()
     stream: bool = False
@@ -113,6 +115,11 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether variables of the session's earlier jobs are there, and those of this one are kept."""
     queue_ttl_s: Positive | None = None
     """Give up (`expired`) when no sandbox was free for so long."""
+
+    @property
+    def again(self) -> bool:
+        """Whether it is started again when its sandbox was lost. What was sent to an interactive job is lost with it."""
+        return self.retry and not self.interactive
 
     @property
     def input(self) -> bytes:

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from .carrier import Carrier
-from .errors import ConfigError, Interrupted, Rejected, RunnerdError, Saturated, StoreError
+from .errors import ConfigError, Interrupted, NotFound, Rejected, RunnerdError, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Result
 from .limits import LimitSettings, allowed, check_input, effective
@@ -25,6 +25,7 @@ from .pool import Pool, PoolSettings, open_pool
 from .record import Records, same_job
 from .slots import Slots
 from .spec import Executor, Language
+from .stdin import Stdin
 from .store import Blobs, KeyValues
 from .workspace import Workspaces, WorkspaceSettings, open_workspaces
 
@@ -136,6 +137,15 @@ class Scheduler:
             Result(id=job_id, tenant=tenant, lang=known.lang, status="cancelled", reason=CANCELLED, starts=known.starts), force=True
         )
 
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        """Send an interactive job more standard input. Raises NotFound, Rejected and OverLimit, see `Services.feed`."""
+        in_hand = self._jobs.get((tenant, job_id))
+        if in_hand is None:
+            raise NotFound(f"there is no job {job_id[:80]!r} in hand here")
+        if in_hand.stdin is None:
+            raise Rejected("interactive: the job was submitted without it, and takes no more standard input")
+        await in_hand.stdin.feed(data, end=end)
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """`queued`, `running`, the result of a job that ended, or None for no such job. Raises StoreError."""
         in_hand = self._jobs.get((tenant, job_id))
@@ -229,6 +239,8 @@ class Scheduler:
                 raise refusal
             return result
         in_hand = InHand(job, owned, asyncio.get_running_loop().time(), kept=kept)
+        if job.interactive:
+            in_hand.stdin = Stdin(self._limits.input_bytes)
         self._jobs[in_hand.key] = in_hand
         self._carrier.arriving.add(in_hand)
         carried = self._tasks.create_task(self._carrier.carry(in_hand, limits))

@@ -15,6 +15,7 @@ from .codec import JSON
 from .job import Event, Job, Limits, Result, Skipped, Stored
 from .letters import DeadLetters, Prepared
 from .sessions import Sessions
+from .stdin import Stdin
 
 _PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
 
@@ -155,6 +156,14 @@ class Services(Protocol):
         """
         ...
 
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        """Send an interactive job of this daemon more standard input; `end` after the last of it. Waits while the job reads too slowly.
+
+        Raises NotFound where this daemon has no such job in hand, Rejected where it is not interactive, OverLimit where more
+        comes than is kept until it starts.
+        """
+        ...
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """`queued`, `running`, the result of a job that ended, or None where there is no such job."""
         ...
@@ -254,10 +263,13 @@ class Sandbox(Protocol):
     tenant: str
     """Whose jobs it may have served before, empty for none. Another's job costs it a rebuild first."""
 
-    def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+    def run(
+        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+    ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. `limits` has no None. Raises SandboxLost, and StoreError from `workspace`.
 
-        Closing the iterator ends the job at once. Files that the job leaves go to `workspace`, where there is one, else
+        Closing the iterator ends the job at once. `stdin`: what follows the job's own standard input, where it is interactive; it is
+        opened once the program can read it. Files that the job leaves go to `workspace`, where there is one, else
         into the result.
         """
         ...

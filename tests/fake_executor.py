@@ -32,6 +32,7 @@ from runnerd import (
     Usage,
 )
 from runnerd.spec import Workspace
+from runnerd.stdin import Stdin
 
 
 class FakeSandbox:
@@ -51,7 +52,9 @@ class FakeSandbox:
     async def lost(self) -> str:
         return await asyncio.shield(self.gone)
 
-    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+    async def run(
+        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+    ) -> AsyncIterator[Event]:
         assert self.closed == 0, "runs in a sandbox that is closed"
         assert language is self.language
         self.runs += 1

@@ -13,6 +13,7 @@ from runnerd import (
     Interrupted,
     Job,
     Language,
+    NotFound,
     Output,
     Rejected,
     Result,
@@ -68,6 +69,9 @@ class FakeServices:
             self.results[key] = Result(id=job_id, tenant=tenant, lang="py", status="cancelled", reason="cancelled by its submitter")
             self.running[key].set()
         return self.results.get(key)
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        raise NotFound(f"there is no job {job_id} in hand here")
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         return "running" if (tenant, job_id) in self.running else self.results.get((tenant, job_id))

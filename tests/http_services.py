@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from runnerd import Event, Ingress, Job, Language, Result, SandboxInfo, Sessions
+from runnerd import Event, Ingress, Job, Language, NotFound, Result, SandboxInfo, Sessions
 from runnerd.plugins import find_plugins
 from runnerd.spec import Delivery
 
@@ -65,6 +65,9 @@ class HttpServices:
 
     async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         return None
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        raise NotFound(f"there is no job {job_id} in hand here")
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         return None

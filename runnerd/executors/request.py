@@ -70,7 +70,7 @@ def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: s
         "env": {**BASE_ENV, **language.env, **job.env},
         "limits": {"memory_bytes": limits.memory_bytes, "processes": limits.processes, "cpu_cores": cpu_cores},
         "files": len(brought),
-        "stdin": bool(job.input),
+        "stdin": bool(job.input) or job.interactive,
         "stream": job.stream,
         "stamp": (int(time.time()) - 1) * 1_000_000_000,
         "collect": {
@@ -89,11 +89,17 @@ def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: s
 
 
 def stdin(job: Job) -> list[bytes]:
-    """The frames of standard input, none where there is none."""
-    if not job.input:
-        return []
-    frames = [pack({"type": "stdin"}, job.input[i : i + CHUNK]) for i in range(0, len(job.input), CHUNK)]
-    return [*frames, pack({"type": "stdin"})]
+    """The frames of standard input, none where there is none; its end is among them unless more may come."""
+    frames = piece(job.input)
+    return [*frames, END_OF_INPUT] if frames and not job.interactive else frames
+
+
+def piece(data: bytes) -> list[bytes]:
+    """The frames of a piece of standard input."""
+    return [pack({"type": "stdin"}, data[i : i + CHUNK]) for i in range(0, len(data), CHUNK)]
+
+
+END_OF_INPUT = pack({"type": "stdin"})
 
 
 def _stages(job: Job, language: Language, limits: Limits, program: tuple[str, bytes], tmp: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from ..agent.frames import Header
 from ..job import Event, Job, Limits, SandboxInfo
 from ..spec import Language, Workspace
+from ..stdin import Stdin
 from . import inputs, request
 from .outcome import Outcome
 from .outputs import KINDS, Outputs
@@ -27,7 +28,9 @@ class AgentSandbox:
             missing=tuple(ready["missing"]),
         )
 
-    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+    async def run(
+        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+    ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
         wire = self._wire
         outputs = None
@@ -36,6 +39,9 @@ class AgentSandbox:
         else:
             outputs = Outputs(wire, workspace, stateful=request.stateful(language, workspace))
             await self._bring(job, language, limits, workspace)
+        if stdin is not None:
+            kept, ended = stdin.open(self._feed)
+            wire.send_all([*request.piece(kept), *((request.END_OF_INPUT,) if ended else ())])
         outcome = Outcome(job, limits, self._info)
         while True:
             header, body = await wire.receive()
@@ -56,6 +62,10 @@ class AgentSandbox:
         self._wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, asked))
         await inputs.send(self._wire, asked.contents())
         self._wire.send_all(request.stdin(job))
+
+    async def _feed(self, data: bytes, end: bool) -> None:
+        for frame in (*request.piece(data), *((request.END_OF_INPUT,) if end else ())):
+            await self._wire.send(frame)
 
     async def lost(self) -> str:
         """Wait until the agent hangs up; returns why."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ..arrival import Names, arrival, refusal
-from ..errors import Interrupted, Rejected
+from ..errors import Interrupted, NotFound, Rejected
 from ..job import Event, Job, Output, Result, Started
 from ..sessions import Sessions
 from ..spec import Delivery, Language
@@ -79,6 +79,10 @@ class FakeServices:
     async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:  # noqa: ARG002 - nothing is cancelled here
         """See `Services.cancel`: no job is cancelled here."""
         return self._results.get((tenant, job_id))
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:  # noqa: ARG002 - nobody reads it
+        """See `Services.feed`: no job takes standard input here."""
+        raise NotFound(f"there is no job {job_id} in hand here")
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """See `Services.status`."""

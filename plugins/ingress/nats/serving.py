@@ -19,6 +19,7 @@ from .discovery import Discovery
 from .endpoint import Endpoint
 from .group import Group
 from .info import Info
+from .input import Input
 from .jetstream.part import JetStreamPart, wanted
 from .links import bus_of
 from .room import Room
@@ -98,6 +99,7 @@ class _Parts:
             most=nats.questions,
             retry_after_ms=nats.retry_after_ms,
         )
+        typed = Input(self._bus, self._services, self._tasks, most=nats.questions, retry_after_ms=nats.retry_after_ms)
         info = Info(self._bus, self._services, endpoint=self._informed, body_bytes=nats.body_bytes)
         discovery = Discovery(
             self._bus,
@@ -111,6 +113,7 @@ class _Parts:
         return [
             *(Route(subject=subject, queue=nats.queue, receive=control.receive) for subject in subjects.control()),
             *(Route(subject=subject, receive=control.hear) for subject in subjects.casts()),
+            *(Route(subject=subject, receive=typed.receive) for subject in subjects.stdin()),
             Route(subject=subjects.info(), queue=nats.queue, receive=info.receive),
             *discovery.routes(),
         ]

@@ -27,6 +27,10 @@ class Subjects(Struct, frozen=True, kw_only=True):
         """`<prefix>.ctl.<tenant>.<job>.<verb>`: questions about a job."""
         return [f"{self.prefix}.ctl.{tenant}.*.*" for tenant in self.tenants]
 
+    def stdin(self) -> list[str]:
+        """`<prefix>.stdin.<tenant>.<job>`: standard input of interactive jobs, heard by all daemons."""
+        return [f"{self.prefix}.stdin.{tenant}.*" for tenant in self.tenants]
+
     def cast(self, tenant: str, job: str) -> str:
         """`<prefix>.cast.<tenant>.<job>.cancel`: said to all daemons."""
         return f"{self.prefix}.cast.{tenant}.{job}.cancel"

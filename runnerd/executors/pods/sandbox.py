@@ -7,6 +7,7 @@ from ...agent.frames import Header
 from ...errors import SandboxLost
 from ...job import Event, Job, Limits, Result
 from ...spec import Language, Workspace
+from ...stdin import Stdin
 from ..sandbox import AgentSandbox
 from .condition import End
 from .knock import PodWire
@@ -23,10 +24,12 @@ class PodSandbox(AgentSandbox):
         super().__init__("pods", wire, ready, cpu_cores)
         self._sighting = sighting
 
-    async def run(self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None) -> AsyncIterator[Event]:
+    async def run(
+        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+    ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
         try:
-            async for event in super().run(job, language, limits, workspace):
+            async for event in super().run(job, language, limits, workspace, stdin):
                 yield event
         except SandboxLost as error:
             end = await self._end()
