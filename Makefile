@@ -17,7 +17,7 @@ ARGS ?=
 
 say = @printf '\033[1m==>\033[0m %s\n' $(1)
 
-.PHONY: help run test test-all hostile lint format docs bench soak toolchains clean
+.PHONY: help run test test-all test-pods hostile lint format docs bench soak toolchains clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,9 +32,14 @@ test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARG
 
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')
-	@$(BIN)/pytest -m 'slow or not slow' $(ARGS)
+	@$(BIN)/pytest -m 'not pods' $(ARGS)
+	$(MAKE) test-pods
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
+
+test-pods: $(VENV)/developing  ## Pods and the Helm chart on a real Kubernetes: KUBECONFIG's, else one made here (Debian, as root)
+	$(call say,'Tests: pods')
+	@tests/cluster/run agent daemon bash c-cpp javascript python -- $(BIN)/pytest -m pods $(ARGS)
 
 hostile: $(VENV)/developing  ## Hostile programs at every level
 	@$(BIN)/pytest tests/hostile $(ARGS)

@@ -31,7 +31,7 @@ assert statsmodels.api.OLS(frame["y"], statsmodels.api.add_constant(frame["x"]))
 assert sympy.solve("x**2 - 4") == [-2, 2]
 assert round(scipy.optimize.brentq(lambda x: x * x - 2, 0, 2), 4) == 1.4142
 assert networkx.shortest_path(networkx.path_graph(4), 0, 3) == [0, 1, 2, 3]
-assert duckdb.sql("select sum(x) from frame").fetchone()[0] == 45
+assert duckdb.sql("select sum(x) from frame").fetchall() == [(45.0,)]
 assert pyarrow.Table.from_pandas(frame).num_rows == 10
 assert cv2.GaussianBlur(np.zeros((9, 9), np.uint8), (3, 3), 0).shape == skimage.filters.gaussian(np.zeros((9, 9))).shape
 
