@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from the code, each between `<!-- table: name -->` and `<!-- end -->`.
+"""Writes the tables of README.md and docs/settings.md from the code, each between `<!-- table: name -->` and `<!-- end -->`.
 
 `python docs/tables.py` writes them, `--check` only says whether they are as they should be.
 """
@@ -21,7 +21,7 @@ from runnerd.executors import canaries
 from runnerd.plugins import OWN, find_plugins
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs/settings.md")
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -124,23 +124,21 @@ TABLES = {
 }
 
 
-def written(readme: str) -> str:
-    """The README with all its tables as the code says. Raises KeyError for a table that nobody makes."""
-    return BLOCK.sub(lambda block: block[1] + TABLES[block[2]]() + block[4], readme)
+def written(page: str) -> str:
+    """A page with all its tables as the code says. Raises KeyError for a table that nobody makes."""
+    return BLOCK.sub(lambda block: block[1] + TABLES[block[2]]() + block[4], page)
 
 
 def main() -> int:
     """Write or check; 1 where a check fails."""
-    readme = README.read_text()
-    fresh = written(readme)
-    if fresh == readme:
-        return 0
-    if "--check" in sys.argv[1:]:
-        sys.stderr.write("README.md: its tables are not what the code says: run `make docs`\n")
-        return 1
-    README.write_text(fresh)
-    sys.stdout.write("README.md: tables written\n")
-    return 0
+    stale = [(page, fresh) for page in PAGES if (fresh := written(page.read_text())) != page.read_text()]
+    for page, fresh in stale:
+        if "--check" in sys.argv[1:]:
+            sys.stderr.write(f"{page.relative_to(ROOT)}: its tables are not what the code says: run `make docs`\n")
+        else:
+            page.write_text(fresh)
+            sys.stdout.write(f"{page.relative_to(ROOT)}: tables written\n")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import asyncio
 import configparser
 import importlib.util
 import json
+import os
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -19,16 +20,18 @@ import pytest
 import typer
 
 from distributions import site
+from hosting import hosted
 from runnerd import Job, decode_job, decode_result, encode
 from runnerd.__main__ import app
 from runnerd.config import load_config
-from runnerd.daemon import open_daemon
+from runnerd.daemon import Daemon, open_daemon
 from runnerd.executors.local import LEVELS
 from runnerd.plugins import find_plugins
 from runnerd.scheduler import SchedulerSettings
 from seed_variables import NAMES
 
 ROOT = Path(__file__).parent.parent
+KEY = "sk-0123456789abcdef"
 README = (ROOT / "README.md").read_text()
 EXAMPLE = re.compile(r"<!-- example: ([a-z-]+) -->\n```[a-z]*\n(.*?)```", re.DOTALL)
 EXAMPLES: dict[str, str] = dict(EXAMPLE.findall(README))
@@ -74,7 +77,10 @@ def unknown_names(given: Any, kept: Any, path: str = "") -> list[str]:
 
 
 def test_tables_are_what_the_code_says() -> None:
-    assert tables().written(README) == README, "run `make docs`"
+    made = tables()
+    for page in made.PAGES:
+        text = page.read_text()
+        assert made.written(text) == text, f"{page.name}: run `make docs`"
 
 
 def test_every_example_is_tested() -> None:
@@ -108,20 +114,63 @@ def test_nats_requests() -> None:
         assert decode_job(body.encode()).code
 
 
-async def test_nats_py(tmp_path: Path) -> None:
-    """The example, as it stands but for the port, against a daemon."""
+@pytest.fixture(scope="module")
+async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+    """What the examples talk to."""
+    directory = tmp_path_factory.mktemp("docs")
     flags = (
-        f"state_dir={tmp_path}/state", "ingress.nats.listen=127.0.0.1:0", "ingress.http.enabled=false", "isolation.minimum=process",
-        "scheduler.slots=2", "languages.py.warm=1", "languages.js.warm=0",
+        f"state_dir={directory}/state", "ingress.nats.listen=127.0.0.1:0", "ingress.http.port=0", f"ingress.http.api_key={KEY}",
+        "isolation.minimum=process", "scheduler.slots=2", "languages.py.warm=1", "languages.js.warm=0",
     )  # fmt: skip
     plugins = find_plugins()
-    settings = load_config(plugins, flags=flags, environ={}, directory=tmp_path).settings
-    async with open_daemon(settings, plugins) as daemon:
-        source = EXAMPLES["nats-py"].replace("nats://127.0.0.1:4222", daemon.addresses["nats"])
-        assert source != EXAMPLES["nats-py"]
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", source, stdout=asyncio.subprocess.PIPE)
-        output, _ = await process.communicate()
-    assert output.decode().split()[:2] == ["ok", "6"]
+    settings = load_config(plugins, flags=flags, environ={}, directory=directory).settings
+    async with hosted(open_daemon(settings, plugins)) as daemon:
+        yield daemon
+
+
+async def said_by(*argv: str, **options: Any) -> str:
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, **options)
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output
+    return output.decode()
+
+
+def here(source: str, daemon: Daemon) -> str:
+    """An example as it stands, but for the port."""
+    moved = source.replace("nats://127.0.0.1:4222", daemon.addresses["nats"])
+    assert moved != source
+    return moved
+
+
+async def test_nats_py(daemon: Daemon) -> None:
+    assert (await said_by(sys.executable, "-c", here(EXAMPLES["nats-py"], daemon))).split()[:2] == ["ok", "6"]
+
+
+async def test_interactive(daemon: Daemon) -> None:
+    assert (await said_by(sys.executable, "-c", here(EXAMPLES["interactive"], daemon))).strip() == "name? hello world"
+
+
+async def test_session(daemon: Daemon, tmp_path: Path) -> None:
+    environ = {**os.environ, "URL": daemon.addresses["http"].split()[0], "API_KEY": KEY}
+    said = await said_by("bash", "-euc", EXAMPLES["session"], cwd=tmp_path, env=environ)
+    answers = []
+    while said:
+        answer, end = json.JSONDecoder().raw_decode(said)
+        answers.append(answer)
+        said = said[end:].lstrip()
+    second, uploaded, listed = answers
+    assert second["stdout"] == "42 kept\n"
+    assert uploaded["message"] == "success"
+    assert {file["name"] for file in listed} == {"notes.txt", "first.json"}
+
+
+@pytest.mark.parametrize("example", ["stores", "stores-jetstream"])
+def test_stores(tmp_path: Path, example: str) -> None:
+    texts = {"stores": EXAMPLES["stores"], "stores-jetstream": EXAMPLES["stores-jetstream"]}
+    (tmp_path / "runnerd.toml").write_text(texts[example])
+    store = load_config(find_plugins(), environ={}, directory=tmp_path).settings.store
+    assert "example.org" in store.kv.where()
+    assert "example.org" in store.blob.where()
 
 
 def test_result() -> None:
@@ -175,7 +224,8 @@ def test_systemd() -> None:
 def test_every_variable_of_the_source_system_is_there() -> None:
     codes = "|".join(language.upper() for language in find_plugins().languages)
     general = {re.sub(rf"^(POD_POOL|LANG_IMAGE)_({codes})$", r"\1_<CODE>", name) for name in NAMES}
-    assert [name for name in sorted(general) if f"`{name}`" not in README] == []
+    settings = (ROOT / "docs/settings.md").read_text()
+    assert [name for name in sorted(general) if f"`{name}`" not in settings] == []
 
 
 def test_levels_are_those_of_the_executor() -> None:
