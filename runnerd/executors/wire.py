@@ -31,11 +31,12 @@ class Wire(asyncio.Protocol):
         while not self._frames:
             if self._closed:
                 raise SandboxLost(self._closed)
-            self._wake = asyncio.get_running_loop().create_future()
+            wake = self._wake = asyncio.get_running_loop().create_future()
             try:
-                await self._wake
+                await wake
             finally:
-                self._wake = None
+                if self._wake is wake:  # else somebody else waits by now: a job, where this was who watched over its warm sandbox
+                    self._wake = None
         frame = self._frames.popleft()
         self._bytes = self._bytes - len(frame[1]) if self._frames else 0
         if not self._reading and self._bytes < PAUSE_BYTES // 2 and len(self._frames) < PAUSE_FRAMES // 2 and self._transport is not None:

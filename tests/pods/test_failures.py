@@ -35,7 +35,7 @@ async def jobs_in(
     languages = {"py": msgspec.structs.replace(PY, warm=warm)}
     settings = cluster_fixture.settings(config, cluster.namespace, **changes)
     async with open_pods(settings, LIMITS, START_S) as executor, store("memory").open_kv() as kv:
-        opening = open_scheduler(executor, languages, kv, LIMITS, SchedulerSettings(slots=slots), pool or PoolSettings())
+        opening = open_scheduler(executor, languages, kv, LIMITS, SchedulerSettings(slots=slots, queue_ttl_s=600), pool or PoolSettings())
         async with opening as scheduler:
             yield scheduler, executor
 
@@ -195,4 +195,5 @@ async def test_a_kubeconfig_that_is_wrong(config: str, tmp_path: Path) -> None:
 async def test_a_hundred_jobs_at_once_on_a_pool_of_three(config: str, cluster: Cluster) -> None:
     async with jobs_in(config, cluster, warm=3, slots=10) as (scheduler, _):
         results = await asyncio.gather(*(result(scheduler, job(f"print({n})")) for n in range(100)))
+    assert [one for one in results if one.status != "ok"] == []
     assert [one.stdout for one in results] == [f"{n}\n" for n in range(100)]
