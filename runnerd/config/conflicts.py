@@ -10,14 +10,18 @@ _LIBRECHAT_LENGTH = 21
 
 def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator[str]:
     """One line for each pair of settings that can't both hold. `languages`: by code, with what the settings change of them."""
-    limits, local, pool = settings.limits, settings.local, settings.pool
-    if limits.cpu_cores != local.cpu_cores:
-        yield _smaller("limits.cpu_cores", limits.cpu_cores, "local.cpu_cores", local.cpu_cores)
+    limits, pool = settings.limits, settings.pool
+    table = "pods" if settings.executor.kind == "pods" else "local"
+    place = settings.pods if table == "pods" else settings.local
+    if limits.cpu_cores != place.cpu_cores:
+        yield _smaller("limits.cpu_cores", limits.cpu_cores, f"{table}.cpu_cores", place.cpu_cores)
     for name in ("workspace_bytes", "tmp_bytes"):
-        if (size := getattr(local, name)) > limits.memory_bytes:
-            yield _smaller(f"local.{name}", size, "limits.memory_bytes, as such files count as memory,", limits.memory_bytes)
-    if limits.file_bytes > local.workspace_bytes:
-        yield _smaller("limits.file_bytes", limits.file_bytes, "local.workspace_bytes", local.workspace_bytes)
+        if (size := getattr(place, name)) > limits.memory_bytes and (table == "local" or settings.pods.files == "memory"):
+            yield _smaller(f"{table}.{name}", size, "limits.memory_bytes, as such files count as memory,", limits.memory_bytes)
+    if limits.file_bytes > place.workspace_bytes:
+        yield _smaller("limits.file_bytes", limits.file_bytes, f"{table}.workspace_bytes", place.workspace_bytes)
+    if table == "pods":
+        yield from _of_pods(settings)
     if limits.cpu_s is not None and limits.cpu_s > limits.wall_s * max(1.0, limits.cpu_cores):
         yield _smaller("limits.cpu_s", limits.cpu_s, "limits.wall_s times limits.cpu_cores", limits.wall_s * max(1.0, limits.cpu_cores))
     yield from _of_sessions(settings)
@@ -27,6 +31,14 @@ def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator
     for code, own in settings.languages.items():
         if own.warm and not pool.enabled:
             yield f"languages.{code}.warm = {own.warm} has no effect: pool.enabled is false"
+
+
+def _of_pods(settings: Settings) -> Iterator[str]:
+    limits, pods, pool = settings.limits, settings.pods, settings.pool
+    if limits.memory_bytes != pods.memory_bytes:
+        yield _smaller("limits.memory_bytes", limits.memory_bytes, "pods.memory_bytes", pods.memory_bytes)
+    if pool.max_age_s + limits.wall_s > pods.deadline_s:
+        yield _smaller("pool.max_age_s and limits.wall_s together", pool.max_age_s + limits.wall_s, "pods.deadline_s", pods.deadline_s)
 
 
 def _of_sessions(settings: Settings) -> Iterator[str]:
