@@ -48,6 +48,8 @@ class Options:
     """TCP port to listen on, at level `pod`."""
     proof: str = ""
     """SHA-256, in hex, of the secret that a connection has to tell, at level `pod`. Of no use to whoever reads it."""
+    unclaimed_s: float = 300.0
+    """The agent of a pod ends where nobody has taken its lease for so long: whoever made the pod is gone."""
     python: str = ""
     """The interpreter that warm programs run in: a path, or a name to be found on PATH. Empty for the agent's own."""
     files_in_memory: bool = True

@@ -92,6 +92,7 @@ class PodServer(Server):
         self._visitors = 0
         self._podgroup = PodGroup()
         super().__init__(options.changed(proof=""))
+        self.loop.call_after(options.unclaimed_s, self._unclaimed)
 
     def _listen(self) -> None:
         """The master is ready: have the cell made, and answer those who call."""
@@ -112,6 +113,12 @@ class PodServer(Server):
         else:
             self._visitors += 1
             Visitor(self, sock)
+
+    def _unclaimed(self) -> None:
+        if not self.leased:
+            say("failed", f"nobody took the lease within {self.options.unclaimed_s:g} s")
+            self.broken = True
+            self._stop()
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
         """Tell a connection why it gets nothing, and close it."""

@@ -300,6 +300,11 @@ async def test_an_interpreter_that_is_not_there(program: Path) -> None:
         assert await agent.ended() == 3
 
 
+async def test_a_pod_that_nobody_comes_for_ends(program: Path) -> None:
+    async with container(program, unclaimed_s=0.5) as agent:
+        assert await agent.ended() == 3
+
+
 async def test_claims_from_two_daemons(program: Path) -> None:
     """Whoever knows the secret of an agent may try: one gets it, and nobody waits for it in vain."""
     won = 0

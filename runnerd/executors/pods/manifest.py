@@ -175,6 +175,7 @@ def options(wanted: Wanted, settings: PodSettings) -> Options:
         tmp_bytes=settings.tmp_bytes,
         port=settings.port,
         proof=wanted.proof,
+        unclaimed_s=settings.unclaimed_s,
         python="python3" if warm else "",
         files_in_memory=settings.files == "memory",
     )

@@ -81,6 +81,8 @@ class PodSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Taints that pods tolerate, as Kubernetes writes them."""
     deadline_s: Annotated[int, Meta(ge=60, le=31_536_000)] = 14_400
     """A pod that is still there after so many seconds is ended by Kubernetes, whatever it does. More than pool.max_age_s and a job take."""
+    unclaimed_s: Seconds = 300.0
+    """A pod that no daemon has connected to for so long ends by itself, in seconds. More than pool.start_timeout_s."""
     ttl_s: Annotated[int, Meta(ge=0, le=86_400)] = 60
     """How long a Kubernetes Job is kept that has ended without being removed, in seconds."""
 
