@@ -62,7 +62,8 @@ class Options:
     @classmethod
     def parse(cls, text: str) -> Options:
         """Read what `dump` wrote. Raises TypeError or ValueError."""
-        values = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in json.loads(text).items() if name in known}  # a daemon may be newer than an image
         values["paths"] = tuple(values.get("paths", ()))
         return cls(**values)
 
@@ -71,8 +72,9 @@ class Options:
         return dataclasses.replace(self, **values)
 
     def dump(self) -> str:
-        """The options as JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        """The options as JSON, without those that have their default: an agent may be older, and not know them."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]})
 
     @property
     def namespaced(self) -> bool:
