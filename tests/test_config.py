@@ -274,8 +274,10 @@ def test_bundled_settings_are_all_documented() -> None:
 def test_template_is_a_dotenv_file_that_changes_nothing(tmp_path: Path) -> None:
     plugins = find_plugins()
     default = load_config(plugins, environ={}, directory=tmp_path)
-    others = {name for one in settings_of(plugins) if one.path[0] == "store" and one.kind not in ("", "disk") for name in one.names}
-    others -= {name for one in settings_of(plugins) if one.kind in ("", "disk") for name in one.names}
+    settings = settings_of(plugins)
+    others = {name for one in settings if one.path[0] == "store" and one.kind not in ("", "disk") for name in one.names}
+    others |= {name for one in settings if one.path[0] == "ingress" and one.path[1] not in default.settings.ingress for name in one.names}
+    others -= {name for one in settings if one.kind in ("", "disk") for name in one.names}
     taken = [re.sub(r"^#([A-Z0-9_]+=)", r"\1", line) for line in template(plugins).splitlines()]
     assert "MAX_EXECUTION_TIME=30" in taken
     (tmp_path / ".env").write_text("\n".join(line for line in taken if line.partition("=")[0] not in others))

@@ -27,7 +27,7 @@ def bucket() -> str:
 class TestKeyValues(KeyValuesContract):
     @pytest.fixture
     async def kv(self, server: NatsServer) -> AsyncIterator[KeyValues]:
-        async with store("jetstream", url=server.url, bucket=bucket(), kv_bytes=64 << 20, value_bytes=512 << 10).open_kv() as kv:
+        async with store("jetstream", url=server.url, bucket=bucket(), bucket_bytes=64 << 20, value_bytes=512 << 10).open_kv() as kv:
             yield kv
 
 
@@ -35,7 +35,7 @@ class TestBlobs(BlobsContract):
     @pytest.fixture
     async def blobs(self, server: NatsServer) -> AsyncIterator[Blobs]:
         name = bucket()
-        async with store("jetstream", url=server.url, bucket=name, blob_bytes=256 << 20).open_blobs() as blobs:
+        async with store("jetstream", url=server.url, bucket=name, stream_bytes=256 << 20).open_blobs() as blobs:
             yield blobs
             async with nats_client(server.url) as client:
                 info = await client.jetstream().stream_info(f"BLOBS_{name}", subjects_filter=">")
@@ -52,7 +52,7 @@ class TestBlobs(BlobsContract):
 
 async def test_other_tools_see_the_entries(server: NatsServer) -> None:
     name = bucket()
-    async with store("jetstream", url=server.url, bucket=name, kv_bytes=1 << 20).open_kv() as kv, nats_client(server.url) as client:
+    async with store("jetstream", url=server.url, bucket=name, bucket_bytes=1 << 20).open_kv() as kv, nats_client(server.url) as client:
         await kv.put("jobs/acme/1", b"x")
         theirs = await client.jetstream().key_value(name)
         assert (await theirs.get("jobs.acme.1")).value == b"x"
@@ -60,7 +60,7 @@ async def test_other_tools_see_the_entries(server: NatsServer) -> None:
 
 async def test_the_server_removes_what_expired(server: NatsServer) -> None:
     name = bucket()
-    async with store("jetstream", url=server.url, bucket=name, kv_bytes=1 << 20).open_kv() as kv, nats_client(server.url) as client:
+    async with store("jetstream", url=server.url, bucket=name, bucket_bytes=1 << 20).open_kv() as kv, nats_client(server.url) as client:
         await kv.put("a", b"x", 0.05)
 
         async def messages() -> int:
@@ -73,7 +73,7 @@ async def test_the_server_removes_what_expired(server: NatsServer) -> None:
 
 async def test_entries_survive_a_server_that_is_killed(tmp_path: Path) -> None:
     async with nats_server(tmp_path, jetstream={"store_dir": str(tmp_path / "js")}) as server:
-        settings = {"url": server.url, "kv_bytes": 1 << 20, "blob_bytes": 8 << 20, "timeout_s": 0.5}
+        settings = {"url": server.url, "bucket_bytes": 1 << 20, "stream_bytes": 8 << 20, "timeout_s": 0.5}
         async with store("jetstream", **settings).open_kv() as kv, store("jetstream", **settings).open_blobs() as blobs:
 
             async def parts() -> AsyncIterator[bytes]:
@@ -100,7 +100,7 @@ async def test_entries_survive_a_server_that_is_killed(tmp_path: Path) -> None:
 
 
 async def test_a_full_store_refuses(server: NatsServer) -> None:
-    async with store("jetstream", url=server.url, bucket=bucket(), kv_bytes=1 << 20).open_kv() as kv:
+    async with store("jetstream", url=server.url, bucket=bucket(), bucket_bytes=1 << 20).open_kv() as kv:
         revision = await kv.put("a", b"kept")
         writes = [kv.put(f"b/{i}", bytes(100_000)) for i in range(30)]
         refused = [answer for answer in await asyncio.gather(*writes, return_exceptions=True) if isinstance(answer, StoreError)]

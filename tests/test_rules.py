@@ -102,6 +102,8 @@ def test_names_say_what_things_do() -> None:
 def test_every_task_has_a_parent() -> None:
     orphans = []
     for name, tree in parsed(*SHIPPED):
+        if name == "runnerd/testing/hosting.py":
+            continue  # pytest enters and leaves a fixture in two tasks: the one in between can be nobody's child
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute) or node.attr not in ("create_task", "ensure_future"):
                 continue

@@ -13,10 +13,10 @@ import asyncio
 
 from ..job import Job, Result
 from .client import Client
-from .core import URL, WAITING_BYTES, connect
 from .jetstream import connect_jetstream
 from .patience import LanguageInfo, Patience
 from .rabbitmq import connect_rabbitmq
+from .request_reply import URL, WAITING_BYTES, connect
 from .submission import Submission
 
 __all__ = [

@@ -13,9 +13,9 @@ from ..errors import RunnerdError, Saturated
 from ..job import Event, Job, Output, Result, Started, new_id
 from .bus import Lost
 from .client import Client
-from .core import HEADER_BYTES, URL
 from .patience import LanguageInfo, Patience
 from .refusal import job_problem
+from .request_reply import HEADER_BYTES, URL
 from .wire import Access, Mailbox, Wire, event_of, header, open_wire
 
 _LATE_S = 0.5

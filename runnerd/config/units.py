@@ -79,7 +79,9 @@ def _read(text: str, wanted: inspect.Type, unit: str, bare: float) -> object:
                 return _switch(text)
             case inspect.IntType() | inspect.FloatType():
                 return _number(text, unit, bare, whole=isinstance(kind, inspect.IntType))
-            case inspect.ListType() | inspect.VarTupleType() | inspect.TupleType() | inspect.SetType() | inspect.FrozenSetType():
+            case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
+                return [_read(item, kind.item_type, unit, bare) if isinstance(item, str) else item for item in _items(text)]
+            case inspect.TupleType():
                 return _items(text)
             case inspect.DictType():
                 return _pairs(text)

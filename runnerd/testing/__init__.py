@@ -14,10 +14,10 @@ Needs pytest and pytest-asyncio; the tests are coroutines: set its `asyncio_mode
 """
 
 from .blobs import BlobsContract
+from .fake import FakeServices
 from .hosting import hosted
 from .ingress import Caller, IngressContract
 from .keyvalues import KeyValuesContract
 from .language import LanguageContract, Programs
-from .services import FakeServices
 
 __all__ = ["BlobsContract", "Caller", "FakeServices", "IngressContract", "KeyValuesContract", "LanguageContract", "Programs", "hosted"]

@@ -20,7 +20,7 @@ async def hosted(context: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
             async with context as value:
                 opened.set_result(value)
                 await leave.wait()
-        except BaseException as error:
+        except BaseException as error:  # told to whoever entered it, whatever it is
             if opened.done():
                 raise
             opened.set_exception(error)

@@ -23,7 +23,7 @@ import pytest
 from ..errors import IngressError, Interrupted, RunnerdError, Saturated
 from ..job import Job, Result, new_id
 from ..spec import Ingress
-from .services import FakeServices
+from .fake import FakeServices
 
 PATIENCE_S = 30.0
 NO_JOBS = {
@@ -147,9 +147,9 @@ class IngressContract:
 
     async def test_a_caller_that_goes_away_harms_nobody(self, place: tuple[str, int]) -> None:
         """Its job may go on or not; everybody else's does."""
-        async with self.serve(place) as (services, address):
+        async with self.serve(place) as (services, address), asyncio.TaskGroup() as tasks:
             async with self.caller(address) as gone:
-                waiting = asyncio.create_task(gone.submit(_job("wait")))
+                waiting = tasks.create_task(gone.submit(_job("wait")))
                 await _until(lambda: services.waiting, "the job runs")
                 waiting.cancel()
                 await asyncio.wait([waiting])
@@ -174,7 +174,7 @@ class IngressContract:
         async with self.leaves_nothing(), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(daemon())
             async with self.caller(await opened) as caller:
-                waiting = asyncio.create_task(caller.submit(_job("wait")))
+                waiting = tasks.create_task(caller.submit(_job("wait")))
                 await _until(lambda: services.waiting, "the job runs")
                 stop.set()
                 await _until(services.draining, "the daemon stops")

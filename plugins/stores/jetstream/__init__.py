@@ -47,9 +47,9 @@ class JetStream(Store, tag="jetstream", frozen=True, kw_only=True):
     """Create the streams where there are none. False: they must be there, `KV_<bucket>` and `BLOBS_<bucket>`."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """On how many servers of a cluster each message is kept, where we create the stream."""
-    kv_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
+    bucket_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
     """Bytes of all keys and values at most, where we create the stream; what would be more is refused."""
-    blob_bytes: Annotated[int, Meta(ge=1 << 20)] = 10 << 30
+    stream_bytes: Annotated[int, Meta(ge=1 << 20)] = 10 << 30
     """Bytes of all blobs at most, where we create the stream; what would be more is refused."""
     value_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 1 << 20
     """The largest value of a key that is taken. The server's own `max_payload` holds as well."""
