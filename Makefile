@@ -33,7 +33,6 @@ test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARG
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')
 	@$(BIN)/pytest -m 'not pods' $(ARGS)
-	$(MAKE) test-pods
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
 
