@@ -6,8 +6,8 @@ import java.util.Map;
 import org.apache.commons.lang3.StringUtils;
 import org.apache.commons.math3.linear.LUDecomposition;
 import org.apache.commons.math3.linear.MatrixUtils;
-import org.apache.poi.ss.usermodel.Workbook;
-import org.apache.poi.xssf.usermodel.XSSFWorkbook;
+import org.apache.pdfbox.pdmodel.PDDocument;
+import org.apache.pdfbox.pdmodel.PDPage;
 import org.jsoup.Jsoup;
 
 public class Example {
@@ -23,9 +23,9 @@ public class Example {
         double[][] matrix = {{2, 1}, {1, 3}};
         must(Math.abs(new LUDecomposition(MatrixUtils.createRealMatrix(matrix)).getDeterminant() - 5) < 1e-9);
         must(Jsoup.parse("<p>a</p>").select("p").text().equals("a"));
-        try (Workbook book = new XSSFWorkbook(); var file = new java.io.FileOutputStream("table.xlsx")) {
-            book.createSheet("one").createRow(0).createCell(0).setCellValue(1);
-            book.write(file);
+        try (PDDocument document = new PDDocument()) {
+            document.addPage(new PDPage());
+            document.save("page.pdf");
         }
         System.out.println("ok");
     }
