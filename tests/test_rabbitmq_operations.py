@@ -131,6 +131,7 @@ async def test_a_real_daemon_runs_jobs_from_rabbitmq(rabbitmq: Broker, tmp_path:
             assert (other.status, "used for another job" in other.reason) == ("rejected", True)
             bare = await c.send(encode(Job(code="print(1)")), reply_to=None, correlation_id=None)
             assert bare == ""
+            await rabbitmq.until(vhost, "rd.jobs.std", ready=0, unacked=0, consumers=1)
             code, said = await daemon.stop()
             assert code == 0, said
         assert "guest:" not in (tmp_path / "daemon" / "log").read_text()
