@@ -87,7 +87,7 @@ class Carrier:
         while True:
             if in_hand.entry is not None:
                 if in_hand.entry.result is not None:
-                    return await self._told(in_hand.entry.result)
+                    return await self._told(self._safe(in_hand, in_hand.entry))
                 in_hand.starts = in_hand.entry.record.starts
             try:
                 result = await self._reached(in_hand, limits, place)
@@ -264,7 +264,16 @@ class Carrier:
             return result
         if in_hand.entry is None:
             in_hand.entry = await self._claim(in_hand.job)
-        return in_hand.entry.result or await self._records.settle(in_hand.entry, result, force=force)
+        if in_hand.entry.result is None:
+            await self._records.settle(in_hand.entry, result, force=force)
+        return self._safe(in_hand, in_hand.entry)
+
+    def _safe(self, in_hand: InHand, entry: Entry) -> Result:
+        """The result of a job that ended. Raises Interrupted where it is only in our memory, and the job can come again for it."""
+        assert entry.result is not None
+        if in_hand.kept and entry.record.result is None:
+            raise Interrupted("how the job ended is not recorded yet")
+        return entry.result
 
     async def _stopped(self, in_hand: InHand) -> tuple[Result | None, Exception | None]:
         """What becomes of a job that was stopped: a result, or the reason why it was given back."""
@@ -283,7 +292,9 @@ class Carrier:
         try:
             return await self._record(in_hand, closing, force=cancelled), None
         except Interrupted:
-            return closing, None  # cancelled before it was recorded, by one who is told so
+            if in_hand.owned and in_hand.entry is None:  # cancelled before it was recorded, by one who is told so
+                self._records.owe(in_hand.job, closing)
+            return closing, None
         except Elsewhere:
             return None, Interrupted("the daemon stopped, and another one has the job")
         except Rejected as error:

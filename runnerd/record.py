@@ -14,12 +14,15 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
+from .cut import cut_result
 from .errors import Rejected, RunnerdError, StoreError
 from .job import Job, Result
 from .store import KeyValues
 
 T = TypeVar("T")
 
+_MARGIN = 1024
+"""Bytes of a record around its result."""
 _UNENDED_TTL_S = 86_400.0
 """How long the record of a job that did not end is kept at least: nobody may come back for it."""
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -100,8 +103,9 @@ class Entry:
         """Record the result. Returns the one that stands: another's, where that was first.
 
         Raises StoreError, and Elsewhere where the job was taken from this daemon or never was its own, unless `force` says
-        that this result holds for whoever runs it.
+        that this result holds for whoever runs it. Of a result that is larger than the store's values, less stands.
         """
+        result = _fitting(result, self._records.kv.value_bytes - len(left) - _MARGIN)
         while self.record.result is None:
             if not force and not self._holds() and (self._start or await self.elsewhere()):
                 raise Elsewhere("another daemon took the job over")
@@ -177,16 +181,16 @@ class Records:
         self._result_ttl_s = result_ttl_s
         self._patience_s = patience_s
         self._most_owed = most_owed
-        self._owed: dict[str, tuple[Entry, Result]] = {}
+        self._owed: dict[str, tuple[Entry, Result, bool]] = {}
 
     async def claim(self, job: Job) -> Entry:
         """The job's record, made if there is none. Raises Rejected where it is of another job, and StoreError."""
         key = _key(job.tenant, job.id)
         if key in self._owed:
-            entry, result = self._owed[key]
+            entry, result, force = self._owed[key]
             _same(job, digest_of(job), entry.record)
             try:
-                await self.settle(entry, result)
+                await self.settle(entry, result, force=force)
             except Elsewhere:
                 del self._owed[key]
             else:
@@ -232,12 +236,20 @@ class Records:
             standing = await entry.end(result, force=force)
         except StoreError as error:
             if len(self._owed) < self._most_owed:
-                self._owed[entry.key] = (entry, result)
+                self._owed[entry.key] = (entry, result, force)
             unrecorded = f"the result could not be recorded: {error}"
             entry.owed = msgspec.structs.replace(result, reason=f"{result.reason}; {unrecorded}" if result.reason else unrecorded)
             return entry.owed
         self._owed.pop(entry.key, None)
         return standing
+
+    def owe(self, job: Job, result: Result) -> None:
+        """Hold the result of a job whose record could not even be made, for all who ask, until `settle_owed` has recorded it."""
+        key = _key(job.tenant, job.id)
+        if len(self._owed) < self._most_owed and key not in self._owed:
+            entry = Entry(self, key, Record(digest=digest_of(job), lang=job.lang), "")
+            entry.owed = result
+            self._owed[key] = (entry, result, True)
 
     async def wait_for_others(self, entry: Entry) -> None:
         """Wait while another daemon that lives runs the job, until it has ended there or may be started here. Raises StoreError."""
@@ -249,9 +261,9 @@ class Records:
 
     async def settle_owed(self) -> None:
         """Try again to record the results that the store did not take. Raises StoreError at the first that it still does not."""
-        for entry, result in list(self._owed.values()):
+        for entry, result, force in list(self._owed.values()):
             try:
-                standing = await self.settle(entry, result)
+                standing = await self.settle(entry, result, force=force)
             except Elsewhere:
                 del self._owed[entry.key]
                 continue
@@ -276,6 +288,15 @@ class Records:
                     raise error if isinstance(error, StoreError) else StoreError(_failure(error, self._patience_s)) from error
             await asyncio.sleep(pause_s)
             pause_s = min(1.0, pause_s * 2)
+
+
+def _fitting(result: Result, most: int) -> Result:
+    """A result that takes at most so many bytes: its largest files and the end of its output left out, and told, where need be."""
+    output = len(result.stdout) + len(result.stderr) + len(result.stdout_bytes or b"") + len(result.stderr_bytes or b"")
+    if 4 * (output + sum(len(file.content) for file in result.files)) <= most and result.compile is None:
+        return result  # whatever the text is in UTF-8
+    body, cut = cut_result(result, _encoder.encode, most)
+    return msgspec.msgpack.decode(body, type=Result) if cut else result
 
 
 def same_job(job: Job, other: Job) -> None:

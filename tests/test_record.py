@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from msgspec import structs
 
-from runnerd import Job, KeyValues, Rejected, Result, StoreError
+from runnerd import File, Job, KeyValues, Rejected, Result, StoreError
 from runnerd.record import Entry, Records, digest_of
 from stores import store
 
@@ -16,6 +17,8 @@ OK = Result(id="j1", status="ok")
 
 class Faulty:
     """A store that fails so many times, before or after it did what was asked."""
+
+    value_bytes = 64 << 20
 
     def __init__(self, kv: KeyValues) -> None:
         self._kv = kv
@@ -161,3 +164,27 @@ async def test_what_is_no_record_is_a_store_error(kv: Faulty) -> None:
     await kv.put("jobs/acme/j1", b"nonsense")  # type: ignore[operator]
     with pytest.raises(StoreError, match="jobs/acme/j1 holds no record"):
         await records(kv).claim(JOB)
+
+
+async def test_a_result_larger_than_a_value_stands_as_far_as_it_fits(kv: KeyValues) -> None:
+    """It is recorded all the same, and says what is missing: for everyone."""
+    small_records = Records(SmallValues(kv, 4096), by="d", result_ttl_s=60, patience_s=1, most_owed=10)
+    entry = await small_records.claim(Job(id="big", tenant="t", lang="py", code="x"))
+    await entry.start()
+    standing = await entry.end(Result(id="big", status="ok", stdout="x" * 10_000, files=(File(name="f", data=bytes(5000)),)))
+    assert standing.stdout_truncated
+    assert 0 < len(standing.stdout) < 4096
+    assert [skipped.name for skipped in standing.skipped] == ["f"]
+    again = await small_records.claim(Job(id="big", tenant="t", lang="py", code="x"))
+    assert again.result == standing
+
+
+class SmallValues:
+    """A store whose values are smaller than most results."""
+
+    def __init__(self, kv: KeyValues, value_bytes: int) -> None:
+        self._kv = kv
+        self.value_bytes = value_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kv, name)
