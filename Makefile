@@ -14,10 +14,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 /
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 ONCE ?=
 ARGS ?=
+SEED ?=
+LONG ?=
 
 say = @printf '\033[1m==>\033[0m %s\n' $(1)
 
-.PHONY: help run test test-all test-pods hostile lint format docs bench soak toolchains clean
+.PHONY: help run test test-all test-pods chaos hostile lint format docs bench soak toolchains clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,17 +30,20 @@ run: $(VENV)/installed  ## Start the embedded daemon, run one job per language, 
 
 test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARGS=... goes to pytest)
 	$(call say,'Tests: the daily suite')
-	@$(BIN)/pytest -m 'not slow and not pods' $(ARGS)
+	@$(BIN)/pytest -m 'not slow and not pods and not chaos' $(ARGS)
 
 test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
 	$(call say,'Tests: everything')
-	@$(BIN)/pytest -m 'not pods' $(ARGS)
+	@$(BIN)/pytest -m 'not pods and not chaos' $(ARGS)
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
 
 test-pods: $(VENV)/developing  ## Pods and the Helm chart on a real Kubernetes: KUBECONFIG's, else one made here (Debian, as root)
 	$(call say,'Tests: pods')
 	@tests/cluster/run agent daemon bash c-cpp javascript python -- $(BIN)/pytest -m pods $(ARGS)
+
+chaos: $(VENV)/developing  ## Daemons, brokers and stores killed by a schedule of chance (SEED=7 replays one, LONG=1 takes more)
+	@$(if $(SEED),SEED=$(SEED)) $(if $(LONG),LONG=$(LONG)) $(BIN)/pytest -m chaos $(ARGS)
 
 hostile: $(VENV)/developing  ## Hostile programs at every level
 	@$(BIN)/pytest tests/hostile $(ARGS)

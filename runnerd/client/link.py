@@ -62,18 +62,19 @@ class Link:
 
     async def begin(self) -> None:
         """Hear answers, and the end of the connection."""
-        self._connection.close_callbacks.add(self._end)
-        self.channel.close_callbacks.add(self._end)
+        raw = await self.channel.get_underlay_channel()
+        for closing in (self._connection.transport.connection.closing, raw.closing):  # its callbacks are for what we close ourselves
+            closing.add_done_callback(self._end)
         await steady(self.queue.consume(self._receive, no_ack=True))
 
     async def close(self) -> None:
         """Close the connection, and the queue with it."""
-        self._connection.close_callbacks.remove(self._end)
-        self.channel.close_callbacks.remove(self._end)
         self._end()
         await self._connection.close()
 
-    def _end(self, *_: Any) -> None:
+    def _end(self, closing: "asyncio.Future[Any] | None" = None) -> None:
+        if closing is not None and not closing.cancelled():
+            closing.exception()  # is nobody else's to look at
         if not self.over:
             self.over = True
             for row in self._rows.values():

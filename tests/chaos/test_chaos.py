@@ -39,7 +39,7 @@ def plan(bus: str, seed: int) -> tuple[Schedule, bool]:
     return schedule(seed, kinds, JOBS, DAEMONS, LENGTH_S), redis
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("bus", ["nats", "rabbitmq"])
