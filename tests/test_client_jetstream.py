@@ -79,7 +79,8 @@ async def test_a_job_waits_for_a_daemon_and_can_be_cancelled(tmp_path: Path) -> 
                 ahead = await client.cancel("unknown")  # it may come yet, and never runs then
                 assert ahead is not None
                 assert ahead.status == "cancelled"
-                assert await client.status("unknown") is None
+                assert await client.status("unknown") == ahead
+                assert await client.status("never-seen") is None
 
 
 async def test_the_same_id_again_is_answered_and_another_body_rejected(tmp_path: Path) -> None:

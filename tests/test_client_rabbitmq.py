@@ -43,13 +43,16 @@ async def test_events_come_in_order(rabbitmq: Broker) -> None:
 
 
 async def test_a_job_is_followed_by_another_client(rabbitmq: Broker) -> None:
-    async with bench(rabbitmq, events=True) as b, client_of(b, **{"rd-output": "events"}) as client:
-        async with client.submit(Job(id="one", lang="py", code="wait")) as submission:
-            await wait_until(lambda: b.services.running, "it runs")
-            async with asyncio.TaskGroup() as tasks:
-                waited = tasks.create_task(client.wait("one"))
-                b.services.release()
-            assert await submission.result() == waited.result()
+    async with (
+        bench(rabbitmq, events=True) as b,
+        client_of(b, **{"rd-output": "events"}) as client,
+        client.submit(Job(id="one", lang="py", code="wait")) as submission,
+    ):
+        await wait_until(lambda: b.services.running, "it runs")
+        async with asyncio.TaskGroup() as tasks:
+            waited = tasks.create_task(client.wait("one"))
+            b.services.release()
+        assert await submission.result() == waited.result()
 
 
 async def test_a_job_can_be_cancelled(rabbitmq: Broker) -> None:

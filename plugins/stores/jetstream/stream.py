@@ -13,7 +13,10 @@ _NEEDED = {"allow_msg_ttl": True, "allow_direct": True, "max_msgs_per_subject": 
 
 def kv_stream(store: "JetStream") -> dict[str, Any]:
     """The stream of a key-value bucket."""
-    return _stream(store, f"KV_{store.bucket}", f"$KV.{store.bucket}.>", store.bucket_bytes) | {"allow_rollup_hdrs": True, "deny_delete": True}
+    return _stream(store, f"KV_{store.bucket}", f"$KV.{store.bucket}.>", store.bucket_bytes) | {
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
 
 
 def blobs_stream(store: "JetStream") -> dict[str, Any]:
