@@ -291,10 +291,11 @@ class Carrier:
             return None, Interrupted("the daemon stopped before the job ended")
         try:
             return await self._record(in_hand, closing, force=cancelled), None
-        except Interrupted:
-            if in_hand.owned and in_hand.entry is None:  # cancelled before it was recorded, by one who is told so
+        except Interrupted as unrecorded:
+            if in_hand.owned and in_hand.entry is None:
                 self._records.owe(in_hand.job, closing)
-            return closing, None
+            # One that can come again is answered then, from the record; any other by what we hold.
+            return (None, unrecorded) if in_hand.kept else (closing, None)
         except Elsewhere:
             return None, Interrupted("the daemon stopped, and another one has the job")
         except Rejected as error:

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from fake_executor import FakeExecutor, wait_until
-from runnerd import Interrupted, Result, Started
+from runnerd import Interrupted, Job, KeyValues, Result, Started, StoreError
 from scheduling import Frozen, events, job, result, scheduling
 from stores import store
 
@@ -243,3 +244,50 @@ async def test_leaving_early_does_not_cancel() -> None:
         executor.go.set()
         assert (await result(scheduler, it, owned=True)).status == "ok"
         assert executor.starts["mine"] == 1
+
+
+class Away:
+    """A store that is away while `away` is set."""
+
+    def __init__(self, kv: KeyValues) -> None:
+        self._kv = kv
+        self.away = False
+        self.value_bytes = kv.value_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        async def ask(*args: Any) -> Any:
+            if self.away:
+                raise StoreError("away")
+            return await getattr(self._kv, name)(*args)
+
+        return ask
+
+
+async def test_a_kept_job_is_not_answered_before_its_end_is_recorded() -> None:
+    """Whether it was cancelled or ran: it comes again, and its record says the same to everyone."""
+    executor = FakeExecutor()
+    async with store("memory").open_kv() as memory:
+        kv = Away(memory)
+        async with scheduling(executor, kv=kv, record_patience_s=0.05, sweep_s=3600) as scheduler:  # type: ignore[arg-type]
+
+            async def submitted(it: Job) -> Result:
+                *_, end = [event async for event in scheduler.submit(it, owned=True, kept=True)]
+                assert isinstance(end, Result)
+                return end
+
+            cancelled, ran = job("wait", id="cancelled"), job("sleep 0.2", id="ran")
+            waiting = [asyncio.create_task(submitted(it)) for it in (cancelled, ran)]
+            await wait_until(lambda: executor.running["cancelled"] == executor.running["ran"] == 1, "both run")
+            kv.away = True
+            with pytest.raises(Interrupted):
+                await scheduler.cancel("t", "cancelled")
+            for task in waiting:
+                with pytest.raises(Interrupted):
+                    await task
+            for it in (cancelled, ran):
+                with pytest.raises(Interrupted):
+                    await submitted(it)
+            kv.away = False
+            assert (await submitted(cancelled)).status == "cancelled"
+            assert (await submitted(ran)).status == "ok"
+            assert executor.starts == Counter({"cancelled": 1, "ran": 1}), "neither ran again"

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -74,7 +74,7 @@ def _read(text: str, wanted: inspect.Type, unit: str, bare: float) -> object:
             case inspect.StrType():
                 return text
             case inspect.LiteralType():
-                return next((value for value in kind.values if str(value).lower() == text.strip().lower()), text)
+                return _choice(text, kind.values)
             case inspect.BoolType():
                 return _switch(text)
             case inspect.IntType() | inspect.FloatType():
@@ -96,6 +96,13 @@ def _alternatives(wanted: inspect.Type) -> tuple[inspect.Type, ...]:
         return (wanted,)
     kinds = (kind for below in wanted.types for kind in _alternatives(below))
     return tuple(sorted(kinds, key=lambda kind: not isinstance(kind, inspect.StrType)))
+
+
+def _choice(text: str, values: Sequence[object]) -> object:
+    for value in values:
+        if str(value).lower() == text.strip().lower():
+            return value
+    raise ValueError(f"write one of {', '.join(map(str, values))}")
 
 
 def _switch(text: str) -> bool:

@@ -170,9 +170,15 @@ async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
     causes: dict[str, None] = {}
 
     async def on_error(error: Exception) -> None:
-        if len(causes) < _CAUSES:
-            causes[_said(error)] = None
-        log.warning("the connection to JetStream fails", server=place, reason=_said(error))
+        cause = _said(error)
+        if cause in causes or len(causes) == _CAUSES:
+            return  # it is tried again several times a second: each cause is told once until there is a connection
+        causes[cause] = None
+        log.warning("the connection to JetStream fails", server=place, reason=cause)
+
+    async def on_reconnect() -> None:
+        causes.clear()
+        log.info("connected to JetStream again", server=place)
 
     try:
         async with asyncio.timeout(store.connect_s):
@@ -180,6 +186,7 @@ async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
                 [url.strip() for url in store.url.split(",")],
                 name="runnerd store",
                 error_cb=on_error,
+                reconnected_cb=on_reconnect,
                 connect_timeout=max(1, round(store.connect_s)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.2,
