@@ -14,7 +14,7 @@ class Room:
         """Whether no more jobs are taken, for good."""
         self.in_hand = 0
         self._starting = 0
-        """Taken in this step of the loop, and not yet in the daemon's own count."""
+        """Taken, and not yet in the daemon's own count: their task has not begun."""
         self._ahead = 0
         """Taken while none more could start."""
 

@@ -104,7 +104,7 @@ class Run:
     async def _run(self, request: Request, reply: Reply, began: int) -> None:
         """One job, from here to its answer. Raises nothing: a task that failed would end the others."""
         error = ""
-        asyncio.get_running_loop().call_soon(self._room.started)  # `submit` has begun then, and the daemon counts the job itself
+        self._room.started()  # the daemon counts the job itself as soon as `submit` begins: in this same step of the loop
         try:
             error = await self._answer(request, reply)
         except Saturated as refusal:

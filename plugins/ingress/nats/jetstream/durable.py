@@ -105,7 +105,7 @@ class Durable:
         """One message, from here until it is acked or given back. Raises nothing: a task that failed would end the others."""
         began = self._endpoint.begin()
         error = ""
-        asyncio.get_running_loop().call_soon(self._room.started)  # `submit` has begun then, and the daemon counts the job itself
+        self._room.started()  # the daemon counts the job itself as soon as `submit` begins: in this same step of the loop
         try:
             await self._end(held)
             self._failures = 0
