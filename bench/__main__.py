@@ -8,8 +8,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from . import machine, measures
+from . import bus, machine, measures, stores
 from .backlog import backlog
+from .bus_rabbitmq import rabbitmq
 from .measures import FULL, QUICK, Measure
 from .samples import Samples
 
@@ -21,6 +22,12 @@ MEASURES: dict[str, Measure] = {
     "overshoot": measures.overshoot,
     "memory": measures.slot_memory,
     "backlog": backlog,
+    "state": stores.state,
+    "transfer": stores.transfer,
+    "jetstream": bus.jetstream,
+    "rabbitmq": rabbitmq,
+    "bus-cost": bus.cost,
+    "streaming": bus.streaming,
 }
 TARGETS = {
     "warm_python_nats_p50_ratio": ("<=", 0.35),
@@ -33,9 +40,18 @@ TARGETS = {
     "idle_daemon_rss_mb": ("<=", 80.0),
     "warm_python_slot_uss_mb": ("<=", 4.0),
     "timeout_overshoot_max_ms": ("<=", 50.0),
+    "state_1mb_disk_over_without_ms": ("<=", 15.0),
+    "state_1mb_redis_over_without_ms": ("<=", 15.0),
+    "upload_100mb_share_of_client": (">=", 0.5),
+    "download_100mb_share_of_client": (">=", 0.5),
+    "jetstream_throughput_ratio": (">=", 0.7),
+    "jetstream_p50_ratio": ("<=", 1.5),
+    "rabbitmq_throughput_ratio": (">=", 0.7),
+    "bus_cost_ratio": ("<=", 0.25),
+    "streaming_first_byte_ms": ("<=", 1.0),
 }
 """What runnerd is meant to reach on two shared cores. Shown beside what was measured; missing one is no failure."""
-OPTIONAL = {"data_python_nats_p50_ratio", "warm_python_nats_throughput_ratio"}
+OPTIONAL = {"rabbitmq_throughput_ratio", "data_python_nats_p50_ratio", "warm_python_nats_throughput_ratio"}
 """Without the data packages, or without bubblewrap, these can't be measured."""
 
 console = Console(soft_wrap=True)

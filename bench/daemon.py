@@ -22,11 +22,13 @@ STOP_S = 30.0
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon that answers: its process id and where its NATS server listens."""
+    """A daemon that answers: its process id and where it listens."""
 
     pid: int
     url: str
     state: Path
+    http: str
+    """Base URL of its HTTP ingress."""
 
     def sandboxes(self) -> list[int]:
         """Its descendants, without the NATS server."""
@@ -56,7 +58,7 @@ async def serve(*settings: str) -> AsyncIterator[tuple[Daemon, Client]]:
         client = await _connected(url, nats_port, process, state)
         try:
             await jobs.first(client, "py", jobs.body({"code": 'print("hi")'}))
-            yield Daemon(process.pid, url, state), client
+            yield Daemon(process.pid, url, state, f"http://127.0.0.1:{http_port}"), client
         finally:
             await client.close()
     finally:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from . import S3
 
-_CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES = 1 << 20
+"""Two of them are in memory for each download: one is used while the next is read."""
 _PIPE_BYTES = 1 << 20
 """What may be on its way to the thread that gathers a part."""
 
@@ -82,12 +83,14 @@ class S3Blobs:
             except BaseException:
                 opening.add_done_callback(_close)
                 raise
+            reading = self._read(response)
             try:
-                while chunk := await self._bucket.ask(lambda *_: response.read(_CHUNK_BYTES)):
+                while chunk := await self._bucket.outcome(reading):
+                    reading = self._read(response)  # the next chunk comes while this one is used
                     yield chunk
                 response.release_conn()
             finally:
-                response.close()
+                reading.add_done_callback(lambda ended: _close_read(response, ended))
 
     async def info(self, key: str) -> Blob | None:
         """See `Blobs.info`."""
@@ -121,6 +124,9 @@ class S3Blobs:
         async with self._requests.turn():
             await self._bucket.ask(lambda client, bucket: client.remove_object(bucket, name))
 
+    def _read(self, response: "BaseHTTPResponse") -> "asyncio.Future[bytes]":
+        return self._bucket.begin(lambda *_: response.read(_CHUNK_BYTES))
+
     def _name(self, key: str) -> str:
         return self._prefix + _written(check_key(key))
 
@@ -146,6 +152,13 @@ def _close(opening: "asyncio.Future[BaseHTTPResponse]") -> None:
     """Close what was opened for somebody who left."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
+
+
+def _close_read(response: "BaseHTTPResponse", ended: "asyncio.Future[bytes]") -> None:
+    """Close what was being read by somebody who left; what came of the last chunk is of no use any more."""
+    if not ended.cancelled():
+        ended.exception()
+    response.close()
 
 
 def _turns(s3: "S3", what: str, most: int) -> Turns:
