@@ -18,6 +18,8 @@ from test_wheel import run, wheel  # noqa: F401 - a fixture
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent / "third_party"
+FOREIGN = {"PYTHONWARNINGS": "default"}
+"""Warnings of tools that are not ours fail nothing."""
 BROKEN = {
     "runnerd-a-import": "import surely_not_there",
     "runnerd-b-signature": "from runnerd import hookimpl\n@hookimpl\ndef register_languages(daemon): return []",
@@ -34,12 +36,12 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa
     source = root / "source"
     shutil.copytree(HERE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     quiet = ("--quiet", "--disable-pip-version-check")
-    environ = {"PYTHONWARNINGS": "default"}
     assert run(sys.executable, "-m", "venv", root / "venv", cwd=root).returncode == 0
     pip = root / "venv/bin/pip"
-    assert run(pip, "wheel", *quiet, "--no-deps", "--wheel-dir", root / "dist", source, cwd=root, environ=environ).returncode == 0
+    assert run(pip, "wheel", *quiet, "--no-deps", "--wheel-dir", root / "dist", source, cwd=root, environ=FOREIGN).returncode == 0
     (perl,) = (root / "dist").glob("runnerd_perl-*.whl")
-    assert run(pip, "install", *quiet, wheel, perl, cwd=root, environ=environ).returncode == 0
+    found = f"--find-links={wheel.parent}"
+    assert run(pip, "install", *quiet, found, wheel, f"{perl}[test]", cwd=root, environ=FOREIGN).returncode == 0
     return root / "venv"
 
 
@@ -82,6 +84,14 @@ async def test_runs_over_the_bus(venv: Path, tmp_path: Path) -> None:
         result = await perl(daemon)
         assert (result.status, result.exit_code, result.stdout, result.lang) == ("failed", 3, "hi from main.pl\n", "pl")
         assert (await daemon.stop())[0] == 0
+
+
+def test_passes_the_contract_by_tests_of_its_own(venv: Path, tmp_path: Path) -> None:
+    """As its author runs them: beside its own pyproject.toml, with `runnerd.testing` of the wheel."""
+    shutil.copytree(HERE, tmp_path / "perl", ignore=shutil.ignore_patterns("runnerd_perl.py"))
+    done = run(venv / "bin/python", "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path / "perl", environ=FOREIGN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 passed" in done.stdout
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+$| = 1; print "started\n"; sleep while 1;

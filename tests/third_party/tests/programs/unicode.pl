@@ -1,0 +1,1 @@
+print "žluťoučký 雪 🎉\n";
