@@ -118,9 +118,17 @@ class Proxy:
         self._flowing.set()
         self.paused: Callable[[bytes], bool] = lambda first: False
         self.connects = 0
+        self.instead = b""
+        """What who connects is told in place of the server's words, for as long as he stays."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connects += 1
+        if self.instead:
+            writer.write(self.instead)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+            return
         try:
             upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError:

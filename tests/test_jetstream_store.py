@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nats_fixture import NatsServer, nats_client, nats_server
+from nats_fixture import NatsServer, nats_client, nats_proxy, nats_server, wait_until
 from runnerd import Blobs, KeyValues, StoreError, new_id
 from runnerd.testing import BlobsContract, KeyValuesContract
 from stores import store
@@ -97,6 +97,19 @@ async def test_entries_survive_a_server_that_is_killed(tmp_path: Path) -> None:
             assert found == (b"1", revision)
             assert await kv.ranked("r") == [("m", 1.0)]
             assert len(b"".join([chunk async for chunk in blobs.get("b")])) == 2_000_000
+
+
+async def test_connecting_again_that_fails_half_way_leaves_no_socket(server: NatsServer) -> None:
+    async with (
+        nats_proxy(server.port) as (proxy, url),
+        store("jetstream", url=url, bucket=bucket(), bucket_bytes=1 << 20, timeout_s=30).open_kv() as kv,
+    ):
+        proxy.instead = b"+OK\r\n"  # as of a server that says nothing, only sooner
+        proxy.cut()
+        connects = proxy.connects
+        await wait_until(lambda: proxy.connects >= connects + 3, "several tries to connect again")
+        proxy.instead = b""
+        assert await kv.get("a") is None
 
 
 async def test_a_full_store_refuses(server: NatsServer) -> None:

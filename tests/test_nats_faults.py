@@ -98,6 +98,24 @@ async def test_a_client_that_was_closed_for_good_is_replaced(tmp_path: Path) -> 
         await client.close()
 
 
+async def test_connecting_again_that_fails_half_way_leaves_no_socket(tmp_path: Path) -> None:
+    async with (
+        nats_server(tmp_path / "server") as server,
+        nats_proxy(server.port) as (proxy, url),
+        nats_client(server.url) as client,
+        opened(FakeServices(), url),
+    ):
+        proxy.instead = b"+OK\r\n"  # as of a server that says nothing, only sooner
+        proxy.cut()
+        connects = proxy.connects
+        await wait_until(lambda: proxy.connects >= connects + 4, "several tries to connect again")
+        proxy.instead = b""
+        b = Bench(server, client, FakeServices())
+        await both_back(b)
+        assert result_of(await b.run("echo on")).stdout == "on"
+        await client.close()
+
+
 async def test_a_full_daemon_that_lost_its_client_stays_outside(tmp_path: Path) -> None:
     services = FakeServices(slots=1)
     async with (

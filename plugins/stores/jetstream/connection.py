@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError
@@ -42,6 +41,15 @@ class Stored(NamedTuple):
     sequence: int
     headers: dict[str, str]
     data: bytes
+
+
+class _Client(Client):
+    """A client that closes the socket of an attempt to connect again that failed half-way; the library forgets it, open."""
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
 
 class Connection:
@@ -180,24 +188,25 @@ async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
         causes.clear()
         log.info("connected to JetStream again", server=place)
 
+    client = _Client()
     try:
-        async with asyncio.timeout(store.connect_s):
-            client = await nats.connect(
-                [url.strip() for url in store.url.split(",")],
-                name="runnerd store",
-                error_cb=on_error,
-                reconnected_cb=on_reconnect,
-                connect_timeout=max(1, round(store.connect_s)),
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.2,
-                allow_reconnect=True,
-                **credentials(store),
-            )
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        cause = "; ".join(causes) or _said(error)
-        raise StoreError(f"JetStream at {place}: can't be reached within {store.connect_s:g} s: {cause}") from None
-    try:
+        try:
+            async with asyncio.timeout(store.connect_s):
+                await client.connect(
+                    [url.strip() for url in store.url.split(",")],
+                    name="runnerd store",
+                    error_cb=on_error,
+                    reconnected_cb=on_reconnect,
+                    connect_timeout=max(1, round(store.connect_s)),
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]
+                    allow_reconnect=True,
+                    **credentials(store),
+                )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            cause = "; ".join(causes) or _said(error)
+            raise StoreError(f"JetStream at {place}: can't be reached within {store.connect_s:g} s: {cause}") from None
         yield Connection(client, place, timeout_s=store.timeout_s, most_waiting=store.most_waiting)
     finally:
-        with suppress(nats.errors.Error, OSError):
+        with suppress(nats.errors.Error, OSError, AssertionError):  # the last: of a client that never got to connect
             await client.close()
