@@ -2,6 +2,7 @@
 
 from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
 from .cut import cut_output, cut_result
+from .description import Description, Example, Message, Operation, Parameter, Server
 from .errors import (
     ConfigError,
     Conflict,
@@ -17,6 +18,7 @@ from .errors import (
     Saturated,
     StoreError,
 )
+from .examples import Examples, examples_of
 from .hookspecs import hookimpl
 from .job import (
     TOKEN,
@@ -57,7 +59,10 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "Delivery",
+    "Description",
     "Event",
+    "Example",
+    "Examples",
     "File",
     "Ingress",
     "IngressError",
@@ -67,11 +72,14 @@ __all__ = [
     "KeyValues",
     "Language",
     "Limits",
+    "Message",
     "Mount",
     "NotFound",
+    "Operation",
     "Output",
     "OverLimit",
     "Owner",
+    "Parameter",
     "PluginError",
     "Prepared",
     "Rejected",
@@ -81,6 +89,7 @@ __all__ = [
     "SandboxInfo",
     "SandboxLost",
     "Saturated",
+    "Server",
     "Services",
     "Session",
     "Sessions",
@@ -106,6 +115,7 @@ __all__ = [
     "decode_job",
     "decode_result",
     "encode",
+    "examples_of",
     "hookimpl",
     "json_schema",
     "new_id",

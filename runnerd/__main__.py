@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .commands.asyncapi import asyncapi
 from .commands.bus import bus
 from .commands.check import check
 from .commands.config import config
@@ -35,6 +36,7 @@ app.command()(demo)
 app.command()(plugins)
 app.command()(pools)
 app.command()(check)
+app.command()(asyncapi)
 app.add_typer(config, name="config")
 app.add_typer(bus, name="bus")
 app.add_typer(dlq, name="dlq")

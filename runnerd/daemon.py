@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from . import __version__, placing
+from . import __version__, asyncapi, placing
 from .arrival import Names, arrival, plain, refusal
 from .availability import Availability
 from .config import Settings
@@ -40,6 +40,7 @@ class Daemon:
         self._settings = settings
         self._names = names
         self._scheduler = scheduler
+        self._document: tuple[int, dict[str, Any]] = (-1, {})
 
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
@@ -92,6 +93,14 @@ class Daemon:
             "languages": {code: msgspec.to_builtins(found) for code, found in self.availability.found.items()},
             **self._scheduler.health(),
         }
+
+    def asyncapi(self) -> dict[str, Any]:
+        """See `Services.asyncapi`. It has the address of each ingress once that is open."""
+        opened = len(self.addresses)
+        if self._document[0] != opened:
+            found = asyncapi.described(self._settings.ingress, self.languages, self.addresses)
+            self._document = opened, asyncapi.document(found)
+        return self._document[1]
 
     def refuses(self) -> str:
         """Why every job is rejected; empty where jobs are taken."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from .codec import JSON
+from .description import Description
 from .job import Event, Job, Limits, Result, Skipped, Stored
 from .letters import DeadLetters, Prepared
 from .sessions import Sessions
@@ -184,6 +185,10 @@ class Services(Protocol):
         """State of the daemon for health checks and discovery: plain data."""
         ...
 
+    def asyncapi(self) -> dict[str, Any]:
+        """The AsyncAPI document of all ingresses of this daemon that describe themselves: plain data."""
+        ...
+
 
 class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """Where jobs come from and results go to. A subclass's fields are its table in runnerd.toml.
@@ -200,6 +205,13 @@ class Ingress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     def listens(self) -> tuple[tuple[str, int], ...]:
         """Host and port of all that `open` will listen on, so that `runnerd check` can see whether it is free. Raises IngressError."""
         return ()
+
+    def describe(self, languages: Mapping[str, Language], address: str) -> Description | None:  # noqa: ARG002 - for those that override it
+        """Its addresses and messages, for the AsyncAPI document; None for an ingress that is in none. Does no I/O.
+
+        `languages`: by code, those of the daemon. `address`: what `open` gave, empty where it is not open.
+        """
+        return None
 
     def open(self, services: Services) -> AbstractAsyncContextManager[str]:
         """Take jobs while the block is open; yields, once it does, the address for people to read.

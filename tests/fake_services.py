@@ -89,6 +89,9 @@ class FakeServices:
     def health(self) -> dict[str, Any]:
         return {"running": len(self.running)}
 
+    def asyncapi(self) -> dict[str, Any]:
+        return {"asyncapi": "3.0.0"}
+
     # --- what a test may do ------------------------------------------------------------------------------------
 
     def release(self) -> None:

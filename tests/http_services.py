@@ -84,6 +84,9 @@ class HttpServices:
     def health(self) -> dict[str, Any]:
         return self.state
 
+    def asyncapi(self) -> dict[str, Any]:
+        return {"asyncapi": "3.0.0"}
+
 
 def ok(**fields: Any) -> Result:
     sandbox = SandboxInfo(executor="local", level="strong", warm=True)

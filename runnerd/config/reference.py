@@ -1,16 +1,14 @@
 """Describes every setting: for the documentation's tables, for `.env.example`, and for `runnerd config show`."""
 
-import ast
-import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import NODEFAULT, Struct
 
+from ..documented import documented
 from ..plugins import Plugins
 from . import Config
 from .schema import Setting, is_secret, settings_of, struct_of
@@ -75,9 +73,9 @@ def shown(config: Config) -> dict[str, tuple[str, str]]:
 def meaning_of(setting: Setting) -> str:
     """The docstring under a setting's field, in one line; of a base class where the class has none."""
     if setting.path[-1] == "kind":
-        part = _documented(setting.owner)[setting.path[1]]
+        part = documented(setting.owner)[setting.path[1]]
         return f"Kind of the store. {part}"
-    return next((found[setting.field.name] for type_ in setting.owner.__mro__ if setting.field.name in (found := _documented(type_))), "")
+    return next((found[setting.field.name] for type_ in setting.owner.__mro__ if setting.field.name in (found := documented(type_))), "")
 
 
 def _row(setting: Setting) -> Row:
@@ -130,21 +128,3 @@ def _places(table: Table, path: Path_) -> Iterator[tuple[Path_, str]]:
 def _masked(value: Any, *, secret: bool) -> str:
     text = written(value, "", "")
     return "********" if secret and text else _PASSWORD.sub(r"\1********@", text)
-
-
-@cache
-def _documented(type_: type) -> dict[str, str]:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(type_)))
-    except (OSError, TypeError, SyntaxError):  # no source, as for a class that was made at run time
-        return {}
-    class_ = tree.body[0]
-    if not isinstance(class_, ast.ClassDef):
-        return {}
-    found = {}
-    for node, below in zip(class_.body, class_.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
-            if isinstance(text, str):
-                found[node.target.id] = " ".join(text.split())
-    return found

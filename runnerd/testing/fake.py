@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from msgspec.json import encode as encode_json
+
 from ..arrival import Names, arrival, refusal
-from ..errors import Interrupted, NotFound, Rejected
+from ..errors import Conflict, Interrupted, NotFound, Rejected
 from ..job import Event, Job, Output, Result, Started
 from ..sessions import Sessions
 from ..spec import Delivery, Language
@@ -104,6 +106,10 @@ class FakeServices:
     def health(self) -> dict[str, Any]:
         """See `Services.health`."""
         return {"running": self._tasks}
+
+    def asyncapi(self) -> dict[str, Any]:
+        """See `Services.asyncapi`: it describes nothing."""
+        return {"asyncapi": "3.0.0"}
 
     def _arrived(self, came: Job | Delivery) -> Job:
         job = arrival(came, self._names).job

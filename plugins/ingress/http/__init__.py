@@ -1,17 +1,17 @@
 """Jobs over HTTP: `POST /exec` answers with the result; files and state of sessions; `/health` and `/ready` for probes.
 
-`app` has the routes and their errors; `exec`, `files`, `state` and `health` what they answer; `server` the listener, `keys` who
-may come in.
+`/asyncapi.json` describes every address of the daemon. `app` has the routes and their errors; `exec`, `files`, `state` and
+`health` what they answer; `server` the listener, `keys` who may come in.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import Ingress, Services, hookimpl
+from runnerd import Description, Ingress, Language, Services, hookimpl
 
 from .keys import open_keys, spelt_keys
 
@@ -61,6 +61,12 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     def listens(self) -> tuple[tuple[str, int], ...]:
         """See `Ingress.listens`."""
         return ((self.host, self.port),)
+
+    def describe(self, languages: Mapping[str, Language], address: str) -> Description:
+        """See `Ingress.describe`."""
+        from . import description  # noqa: PLC0415 - only those who ask for it need it
+
+        return description.describe(self, languages, address)
 
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from runnerd import Conflict, Interrupted, Job, NotFound, OverLimit, Rejected, Result, RunnerdError, Saturated, Services, StoreError
 
+from .document import document_route
 from .exec import ExecAnswer, ExecRequest, Malformed, Problem, answer_of, decode_request, job_of, problem_of
 from .files import file_routes
 from .health import health_routes
@@ -54,7 +55,7 @@ class Page(Struct, frozen=True, kw_only=True):
 def create_app(services: Services, *, tenant: str, keys: Keys, bounds: Bounds, page: Page, closing: asyncio.Event) -> Litestar:
     """The application: `/exec` and the probes. Once `closing` is set, waiting requests are answered 503 and their jobs cancelled."""
     guard = _guard(keys)
-    routes = [_exec_route(services, tenant, closing, guard), *health_routes(services, guard)]
+    routes = [_exec_route(services, tenant, closing, guard), *health_routes(services, guard), document_route(services, guard)]
     if services.sessions is not None:
         scope = Scope(tenant=tenant)
         routes += file_routes(services.sessions, scope, guard, bounds.body_timeout_s)

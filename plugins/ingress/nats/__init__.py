@@ -3,17 +3,17 @@
 A request over core NATS is delivered at most once; `jetstream` has the jobs that are kept until they have a result.
 `serving` shows the parts and their order; `run` has the path of a job, `server` the embedded nats-server.
 Subjects, under the prefix `rd.v1`: `run.<tenant>.<lang>` takes a job, `ctl.<tenant>.<job>.status` and `.cancel` ask about
-one, `info.langs`, `info.schema` and `info.limits` about the daemon; `$SRV` answers make it visible to `nats micro`.
+one, `info.langs`, `info.limits`, `info.schema` and `info.asyncapi` about the daemon; `$SRV` answers make it visible to `nats micro`.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import DeadLetters, Ingress, Prepared, Services, hookimpl
+from runnerd import DeadLetters, Description, Ingress, Language, Prepared, Services, hookimpl
 
 from .counters import Counters
 from .credentials import shown
@@ -121,6 +121,12 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     def listens(self) -> tuple[tuple[str, int], ...]:
         """See `Ingress.listens`."""
         return () if self.url else (address(self.listen),)
+
+    def describe(self, languages: Mapping[str, Language], address: str) -> Description:
+        """See `Ingress.describe`."""
+        from . import description  # noqa: PLC0415 - only those who ask for it need it
+
+        return description.describe(self, languages, address)
 
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:

@@ -12,6 +12,7 @@ from runnerd import Services, __version__
 from .bus import Bus
 from .connection import Route
 from .endpoint import Endpoint
+from .slots import slots
 
 NAME = "runnerd"
 
@@ -62,7 +63,9 @@ class Discovery:
                 "prefix": self._bus.subjects.prefix,
                 "langs": ",".join(sorted(self._services.languages)),
                 "state": self._state(),
+                **slots(self._services).words(),
                 "schema": f"{self._bus.subjects.prefix}.info.schema",
+                "asyncapi": f"{self._bus.subjects.prefix}.info.asyncapi",
                 **self._metadata,
             },
         }

@@ -1,12 +1,12 @@
-"""Questions about this daemon: its languages, the schema of its messages, its limits."""
+"""Questions about this daemon: its languages, its limits, the schema of its messages, and all its addresses."""
 
 from collections.abc import Callable
-from typing import Any
 
 from nats.aio.msg import Msg
 
 from runnerd import Services, json_schema
 
+from .answers import LanguageInfo, LimitsInfo
 from .bus import Bus
 from .endpoint import Endpoint
 from .refusal import BAD_REQUEST, Refusal
@@ -14,14 +14,19 @@ from .request import folded
 
 
 class Info:
-    """Answers `langs`, `schema` and `limits`."""
+    """Answers `langs`, `schema`, `asyncapi` and `limits`."""
 
     def __init__(self, bus: Bus, services: Services, *, endpoint: Endpoint, body_bytes: int) -> None:
         self._bus = bus
         self._services = services
         self._endpoint = endpoint
         self._body_bytes = body_bytes
-        self._answers: dict[str, Callable[[], object]] = {"langs": self._langs, "schema": json_schema, "limits": self._limits}
+        self._answers: dict[str, Callable[[], object]] = {
+            "langs": self._langs,
+            "schema": json_schema,
+            "asyncapi": services.asyncapi,
+            "limits": self._limits,
+        }
 
     async def receive(self, msg: Msg) -> None:
         """Take a question off the bus, and answer it."""
@@ -37,15 +42,16 @@ class Info:
             error = await reply.data("info", answer())
         self._endpoint.end(began, error)
 
-    def _langs(self) -> list[dict[str, Any]]:
+    def _langs(self) -> list[LanguageInfo]:
         return [
-            {"code": lang.code, "name": lang.name, "aliases": lang.aliases, "suffixes": lang.suffixes, "filename": lang.filename}
+            LanguageInfo(code=lang.code, name=lang.name, aliases=lang.aliases, suffixes=lang.suffixes, filename=lang.filename)
             for _, lang in sorted(self._services.languages.items())
         ]
 
-    def _limits(self) -> dict[str, Any]:
-        return {
-            "max_payload": self._bus.main.max_payload,
-            "body_bytes": min(self._body_bytes, self._bus.main.max_payload),
-            "reply_prefixes": self._bus.subjects.reply_prefixes,
-        }
+    def _limits(self) -> LimitsInfo:
+        max_payload = self._bus.main.max_payload
+        return LimitsInfo(
+            max_payload=max_payload,
+            body_bytes=min(self._body_bytes, max_payload),
+            reply_prefixes=self._bus.subjects.reply_prefixes,
+        )

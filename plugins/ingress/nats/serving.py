@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from msgspec import structs
 
 from runnerd import Services, new_id
 
@@ -24,6 +25,7 @@ from .jetstream.part import JetStreamPart, wanted
 from .links import bus_of
 from .room import Room
 from .run import Run, RunBounds
+from .slots import slots
 from .tasks import task_group
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ class _Parts:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "in_hand": self._room.in_hand,
-            "free": self._services.free(),
+            **structs.asdict(slots(self._services)),
             "member": self._group.member,
             "joined": self._group.joined,
             "jobs": dict(self._run.statuses),

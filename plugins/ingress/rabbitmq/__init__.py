@@ -5,14 +5,14 @@
 `ctl.<tenant>.<job>.status` and `….cancel` ask about a job.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from runnerd import DeadLetters, Ingress, IngressError, Prepared, Services, hookimpl
+from runnerd import DeadLetters, Description, Ingress, IngressError, Language, Prepared, Services, hookimpl
 
 from .shown import shown
 
@@ -95,6 +95,13 @@ class RabbitMq(Ingress, tag="rabbitmq", frozen=True, kw_only=True):
             raise ValueError("tls_key: needs tls_cert")
         if self.auth == "external" and not self.tls_cert:
             raise ValueError("auth: `external` needs tls_cert")
+
+    def describe(self, languages: Mapping[str, Language], address: str) -> Description:
+        """See `Ingress.describe`. Raises IngressError."""
+        _check_library()
+        from . import description  # noqa: PLC0415
+
+        return description.describe(self, languages, address)
 
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
