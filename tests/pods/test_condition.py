@@ -116,7 +116,7 @@ async def test_the_first_end_is_the_one_that_counts() -> None:
     sighting = Sighting()
     sighting.see(pod("Failed", terminated(exitCode=137, reason="OOMKilled")), gone=False)
     sighting.see(pod("Failed", reason="NodeLost"), gone=True)
-    assert await sighting.end() == End("all memory of its container was used up", oom=True)
+    assert await sighting.end() == End("all memory of its container was used up", "memory_bytes")
 
 
 def test_a_daemon_is_dead_when_it_was_watched_for_long_and_never_renewed() -> None:

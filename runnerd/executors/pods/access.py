@@ -25,8 +25,11 @@ def rights(settings: PodSettings) -> tuple[Right, ...]:
     return (*needed, Right(JOBS, ("create", "delete"))) if settings.cold == "job" else needed
 
 
-async def check(cluster: Cluster, settings: PodSettings) -> tuple[str, ...]:
-    """Refuse a cluster in which we may not do what we have to. Raises SandboxError. Returns what people should know."""
+async def check(cluster: Cluster, settings: PodSettings, *, closed: bool = False) -> tuple[str, ...]:
+    """Refuse a cluster in which we may not do what we have to. Raises SandboxError. Returns what people should know.
+
+    `closed` demands a NetworkPolicy that denies sandboxes all egress.
+    """
     missing = [
         f"{verb} {right.resource.plural}"
         for right in rights(settings)
@@ -38,7 +41,10 @@ async def check(cluster: Cluster, settings: PodSettings) -> tuple[str, ...]:
             f"the Kubernetes API at {cluster.host} does not allow us, in namespace {cluster.namespace}, to {', '.join(missing)}: "
             "give the daemon's service account a Role with these verbs"
         )
-    warnings = [await _policies(cluster, settings)]
+    open_door = await _policies(cluster, settings)
+    if open_door and closed:
+        raise SandboxError(f"{open_door}, and isolation.minimum demands more: create such a policy, as deploy/helm does")
+    warnings = [open_door]
     if not await cluster.may("list", EVENTS):
         warnings.append("may not list events: why a pod does not start can be told less well")
     return tuple(warning for warning in warnings if warning)

@@ -19,12 +19,21 @@ HOPELESS = {
 """Reasons of a container that waits which will not go away soon, in our words."""
 
 
+DISK = ("ephemeral", "EmptyDir")
+"""Words by which the kubelet tells an eviction for what the pod itself wrote from one for the want of its node."""
+
+
 class End(NamedTuple):
     """How a pod ended."""
 
     reason: str
-    oom: bool = False
-    """Whether memory ran out, as the kubelet says."""
+    limit: str = ""
+    """Which of its job's limits the kubelet ended it for: `memory_bytes`, `workspace_bytes`; empty where for none."""
+
+    @property
+    def oom(self) -> bool:
+        """Whether memory ran out."""
+        return self.limit == "memory_bytes"
 
 
 def address(pod: Object) -> str:
@@ -61,9 +70,9 @@ def ended(pod: Object) -> End | None:
     for container in _containers(pod):
         done = container.get("state", {}).get("terminated")
         if done and done.get("reason") == "OOMKilled":
-            return End("all memory of its container was used up", oom=True)
+            return End("all memory of its container was used up", "memory_bytes")
     if status.get("phase") == "Failed" and status.get("reason"):  # Evicted, DeadlineExceeded, NodeLost …
-        return End(_text(f"{status['reason']}: {status.get('message', '')}"))
+        return End(_text(f"{status['reason']}: {status.get('message', '')}"), _overrun(status))
     for container in _containers(pod):
         done = container.get("state", {}).get("terminated")
         if done and (container.get("name") == "sandbox" or done.get("exitCode")):
@@ -73,6 +82,13 @@ def ended(pod: Object) -> End | None:
     if pod.get("metadata", {}).get("deletionTimestamp"):
         return End("its pod was deleted")
     return None
+
+
+def _overrun(status: Object) -> str:
+    """The limit of its own for which a pod was evicted."""
+    message = str(status.get("message") or "")
+    own = status["reason"] == "Evicted" and "node was low on" not in message and any(word in message for word in DISK)
+    return "workspace_bytes" if own else ""
 
 
 def last_word(events: list[Object]) -> str:

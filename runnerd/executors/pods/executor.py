@@ -33,13 +33,13 @@ log = structlog.get_logger("runnerd.pods")
 
 
 @asynccontextmanager
-async def open_pods(settings: PodSettings, limits: LimitSettings, start_s: float) -> AsyncGenerator["PodExecutor"]:
+async def open_pods(settings: PodSettings, limits: LimitSettings, start_s: float, *, closed: bool = False) -> AsyncGenerator["PodExecutor"]:
     """Make sandboxes in a cluster while the block is open; none is left after it. Raises SandboxError.
 
-    `start_s` is how long a sandbox may take to start, in seconds.
+    `start_s` is how long a sandbox may take to start, in seconds; `closed` refuses a cluster without a NetworkPolicy for them.
     """
     async with open_cluster(settings) as cluster:
-        warnings = await access.check(cluster, settings)
+        warnings = await access.check(cluster, settings, closed=closed)
         for warning in warnings:
             log.warning(warning)
         async with open_nursery() as tasks:

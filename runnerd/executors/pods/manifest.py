@@ -176,6 +176,7 @@ def options(wanted: Wanted, settings: PodSettings) -> Options:
         port=settings.port,
         proof=wanted.proof,
         unclaimed_s=settings.unclaimed_s,
+        state_s=settings.state_s,
         python="python3" if warm else "",
         files_in_memory=settings.files == "memory",
     )
