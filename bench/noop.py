@@ -27,6 +27,7 @@ class NoopSandbox:
     """Ends at once. Where the code is `first URL SUBJECT`, writes a byte, and publishes one past the daemon in the same instant."""
 
     tenant = ""
+    kept = False
 
     def __init__(self, executor: "NoopExecutor") -> None:
         self._executor = executor
