@@ -6,30 +6,14 @@ from pathlib import Path
 import pytest
 
 import cluster_fixture
-from cluster_fixture import REGISTRY, TAG, until
+from cluster_fixture import until
+from pod_daemons import flags
 from runnerd import Job
 from runnerd.client import connect
 from runnerd.executors.pods.cluster import LEASES, PODS, Cluster, Object
 from serving import Serving, serving
 
 pytestmark = pytest.mark.pods
-
-
-def flags(config: str, cluster: Cluster, warm: int) -> list[str]:
-    values = {
-        "executor.kind": "pods",
-        "pods.kubeconfig": config,
-        "pods.namespace": cluster.namespace,
-        "pods.image_registry": REGISTRY,
-        "pods.image_tag": TAG,
-        "pods.cpu_request": "0.005",
-        "pods.memory_request_bytes": "16Mi",
-        "pods.storage_request_bytes": "0",
-        "pods.dead_after_s": "6",
-        "languages.py.warm": str(warm),
-        "languages.js.warm": "0",
-    }
-    return [f"{name}={value}" for name, value in values.items()]
 
 
 def running(count: int):
