@@ -259,6 +259,8 @@ class Workspace(Protocol):
     """The largest snapshot to take at the end, in bytes; 0 to take none."""
     state_on_error: bool = False
     """Whether one is taken of a program that failed as well."""
+    state_stays: bool = False
+    """Whether one that is the same as `state` need not be handed over again: `keep_state` is not called for it."""
 
     async def keep(self, name: str, size: int, chunks: AsyncIterator[bytes]) -> Stored | Skipped:
         """Store a file that the job wrote, or an input that it changed; says what became of it."""

@@ -33,6 +33,7 @@ class MemoryWorkspace:
         self.state = None if state is None else content("", state)
         self.state_bytes = state_bytes
         self.state_on_error = state_on_error
+        self.state_stays = state is not None
         self.kept: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}
         self.snapshot: bytes | None = None

@@ -174,7 +174,7 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
 class _Began:
     """What a program that the agent waits for says when it begins."""
 
-    def __init__(self, control: socket.socket, changed: int, state: bytes | None) -> None:
+    def __init__(self, control: socket.socket, changed: int, state: bytearray | None) -> None:
         self._control = control
         self._changed = changed
         self._state = state
@@ -225,20 +225,22 @@ def _take_files(request: Header, requests: _Requests) -> int:
     return changed
 
 
-def _take_state(request: Header, requests: _Requests) -> bytes | None:
+def _take_state(request: Header, requests: _Requests) -> bytearray | None:
     """The snapshot to load, None for none."""
     state = request.get("state")
     if not state or not state["load"]:
         return None
-    bodies: list[bytes] = []
+    snapshot = bytearray()
     more = True
     while more:
         frame = requests.next()
         if frame is None:
             raise OSError(errno.EPIPE, "the agent hung up")
-        bodies.append(frame[1])
+        snapshot += frame[1]
         more = frame[0].get("more", False)
-    return b"".join(bodies)
+    if state.get("stays"):
+        variables.brought.remember(snapshot)
+    return snapshot
 
 
 def create(name: str) -> int:

@@ -20,7 +20,8 @@ One connection is one lease: closing it ends the job and the sandbox. The agent 
 A job of a session has two fields more in its `run`. `begins: true`: its files may be long in coming, so its clock starts,
 and `started` is said, only when they are all there and the program begins. `state: {load, most, on_error}`: whether a snapshot
 of variables comes (`state` frames, after the files), how large the one at the end may be (0: none is taken), and whether
-it is taken of a program that failed. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an exception's.
+it is taken of a program that failed. `stays: true` in it: `taken` with `same: true` says that the snapshot is the one
+that was loaded, and does not come again. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an exception's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ HEADER_MAX = 4 << 20
 """Bytes of a header: arguments and environment are in it."""
 BODY_MAX = 1 << 20
 """Bytes of one body; longer contents come in several frames."""
-CHUNK = 256 << 10
+CHUNK = 64 << 10
 """Bytes of one body that we send."""
 
 
@@ -44,7 +45,7 @@ class FrameError(Exception):
     """The peer sent something that is no frame."""
 
 
-def pack(header: Header, body: bytes = b"") -> bytes:
+def pack(header: Header, body: bytes | memoryview = b"") -> bytes:
     """One frame as bytes."""
     head = json.dumps(header, separators=(",", ":")).encode()
     return HEAD.pack(len(head), len(body)) + head + body
@@ -55,13 +56,25 @@ class Unpacker:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._wanted = HEAD.size
+        """Bytes before which nothing is complete."""
 
     def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
         """Frames that are complete with `data`. Raises FrameError; the stream can't be used after it."""
         buffer = self._buffer
         buffer += data
+        if len(buffer) < self._wanted:
+            return []
+        with memoryview(buffer) as view:
+            frames, end = self._cut(view)
+        if end:
+            del buffer[:end]
+        return frames
+
+    def _cut(self, buffer: memoryview) -> tuple[list[tuple[Header, bytes]], int]:
+        """Frames that are complete, and where the last of them ends. Each body is copied once."""
         frames = []
-        start = 0
+        start, self._wanted = 0, HEAD.size
         while len(buffer) - start >= HEAD.size:
             header_len, body_len = HEAD.unpack_from(buffer, start)
             if header_len > HEADER_MAX or body_len > BODY_MAX:
@@ -69,15 +82,14 @@ class Unpacker:
             body_start = start + HEAD.size + header_len
             end = body_start + body_len
             if len(buffer) < end:
+                self._wanted = end - start
                 break
             try:
-                header = json.loads(buffer[start + HEAD.size : body_start])
+                header = json.loads(bytes(buffer[start + HEAD.size : body_start]))
             except ValueError as error:
                 raise FrameError(f"a header is not JSON: {error}") from None
             if not isinstance(header, dict):
                 raise FrameError("a header is not an object")
             frames.append((header, bytes(buffer[body_start:end])))
             start = end
-        if start:
-            del buffer[:start]
-        return frames
+        return frames, start

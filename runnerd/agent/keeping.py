@@ -41,6 +41,7 @@ class Keeping:
         self.loading = False
         """Whether the process loads it now."""
         self._on_error: bool = wanted["on_error"]
+        self._stays: bool = wanted.get("stays", False)
         self._emit = emit
         self._why = "died"
         self._left = 0
@@ -80,6 +81,9 @@ class Keeping:
         size, word = header.get("size"), _word(header.get("problem"))
         if word:
             return self.cut(word)
+        if header.get("same") is True and self._stays and self.load:
+            self._emit({"type": "taken", "size": 0, "problem": "", "same": True, "skipped": _names(header.get("skipped"))})
+            return True
         if self._left or not isinstance(size, int) or not 0 < size <= self.most:
             return self.cut("broken")
         self._left = size

@@ -16,7 +16,6 @@ from __future__ import annotations
 import builtins
 import gc
 import importlib
-import io
 import json
 import pickle
 import struct
@@ -28,10 +27,15 @@ MAGIC = b"runnerd state\n"
 FORMAT = 1
 HEAD = struct.Struct(f"!{len(MAGIC)}sBBBBI")
 INDEX = struct.Struct("!I")
-PLAIN_CODEC, FAST_CODEC = 1, 2
+PLAIN_CODEC, FAST_CODEC, NO_CODEC = 1, 2, 3
+"""What does not get smaller is not compressed: it is fresh memory that costs a fresh process its time."""
 PYTHON = (sys.version_info.major, sys.version_info.minor)
-PIECE = 1 << 16
-"""Bytes that are compressed at once."""
+PIECE = 1 << 18
+"""Bytes that are compressed at once: a block, so that the compressor has none of its own."""
+SAMPLE = 1 << 14
+"""So much of the first block is tried,"""
+WORTH = 0.9
+"""and has to become smaller than that share of itself."""
 SKIPPED = 100
 """Variables that are named as not kept, or not loaded."""
 ROUNDS = 8
@@ -115,7 +119,7 @@ def take(namespace: Namespace, most: int) -> Taken:
     names = kept(namespace)
     for attempt in range(ROUNDS):
         try:
-            return Taken(_dump(namespace, names, most), skipped)
+            return Taken(_dumped(namespace, names, most - HEAD.size), skipped)
         except _Unpicklable as failure:
             bad = {failure.name: failure.kind}
         if attempt == 0:  # each alone, so that what is left goes together the next time
@@ -132,8 +136,17 @@ class _Unpicklable(Exception):
         self.kind = kind
 
 
-def _dump(namespace: Namespace, names: list[str], most: int) -> list[bytes]:
-    sink = _Sink(most - HEAD.size)
+def _dumped(namespace: Namespace, names: list[str], most: int) -> list[bytes]:
+    sink = _Sink(most)
+    try:
+        return _dump(namespace, names, sink)
+    except TooLarge:
+        if sink.codec != NO_CODEC:
+            raise
+    return _dump(namespace, names, _Sink(most, always=True))
+
+
+def _dump(namespace: Namespace, names: list[str], sink: _Sink) -> list[bytes]:
     pickler = _libraries.pickler(sink, namespace)
     index = []
     for name in names:
@@ -164,46 +177,69 @@ class _Nowhere:
 
 
 class _Sink:
-    """Compresses what is written to it, as far as it fits."""
+    """Compresses what is written to it, as far as it fits; unless `always`, only where its beginning says that it is worth it."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, always: bool = False) -> None:
         self.taken = 0
+        self.codec = 0
+        self._always = always
+        self._compressor: Any = None
         self._left = most
         self._crc = 0
         self._pieces: list[bytes] = []
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        if _libraries.frame is not None:
-            self._codec = FAST_CODEC
-            self._compressor = _libraries.frame.LZ4FrameCompressor(block_size=_libraries.frame.BLOCKSIZE_MAX256KB)
-            self._keep(self._compressor.begin())
-        else:
-            self._codec = PLAIN_CODEC
-            self._compressor = zlib.compressobj(1)
 
     def write(self, data: Any) -> int:
         """Take bytes, as a file would."""
         size = len(data)
         self.taken += size
+        if size >= PIECE:  # on its own, since joining it would copy it
+            self._choose(data)
+            self._put_waiting()
+            self._put(bytes(data))
+            return size
         self._waiting.append(bytes(data))
         self._waiting_bytes += size
         if self._waiting_bytes >= PIECE:
-            self._compress()
+            self._put_waiting()
         return size
 
     def finish(self) -> list[bytes]:
         """The whole snapshot, in pieces."""
-        self._compress()
-        self._keep(self._compressor.flush())
-        head = HEAD.pack(MAGIC, FORMAT, self._codec, *PYTHON, self._crc)
+        self._put_waiting()
+        if self._compressor is not None:
+            self._keep(self._compressor.flush())
+        head = HEAD.pack(MAGIC, FORMAT, self.codec, *PYTHON, self._crc)
         return [head, *self._pieces]
 
-    def _compress(self) -> None:
-        data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+    def _put_waiting(self) -> None:
+        data = b"".join(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
+        self._choose(data)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        if self._compressor is None:
+            self._keep(data)
+            return
         view = memoryview(data)
         for start in range(0, len(data), PIECE):
             self._keep(self._compressor.compress(view[start : start + PIECE]))
+
+    def _choose(self, data: Any) -> None:
+        """The codec, by the first data that there is, unless it was chosen before."""
+        if self.codec:
+            return
+        if not self._always and len(data) >= PIECE and len(zlib.compress(data[-SAMPLE:], 1)) > WORTH * SAMPLE:
+            self.codec = NO_CODEC
+        elif _libraries.frame is not None:
+            self.codec = FAST_CODEC
+            self._compressor = _libraries.frame.LZ4FrameCompressor(block_size=_libraries.frame.BLOCKSIZE_MAX256KB)
+            self._keep(self._compressor.begin())
+        else:
+            self.codec = PLAIN_CODEC
+            self._compressor = zlib.compressobj(1)
 
     def _keep(self, piece: bytes) -> None:
         if not piece:
@@ -246,7 +282,7 @@ def _pickler(cloudpickle: Any) -> Any:
 # Loading
 
 
-def load(snapshot: bytes, namespace: Namespace) -> Skipped:
+def load(snapshot: bytes | bytearray, namespace: Namespace) -> Skipped:
     """Put the variables of a snapshot into `namespace`, the one of the module `__main__`; returns those that could not be loaded.
 
     Raises Unloadable where it holds none, or none that this interpreter can read; nothing of it has run then.
@@ -254,12 +290,12 @@ def load(snapshot: bytes, namespace: Namespace) -> Skipped:
     body = _decompressed(snapshot)
     index = _index(body)
     sys.modules.update(_libraries.modules)
-    stream = io.BytesIO(body)
+    stream = _Stream(body)
     unpickler = pickle.Unpickler(stream)  # noqa: S301 - in the sandbox of the one whose it is
     skipped: Skipped = []
     at = 0
     for name, size in index:
-        stream.seek(at)
+        stream.at = at
         at += size
         try:
             namespace[name] = _loaded(unpickler, stream, at)
@@ -273,20 +309,44 @@ def load(snapshot: bytes, namespace: Namespace) -> Skipped:
     return skipped
 
 
-def _loaded(unpickler: pickle.Unpickler, stream: io.BytesIO, end: int) -> Any:
+class _Stream:
+    """Bytes as a file to unpickle from, without a copy of their own."""
+
+    def __init__(self, body: memoryview) -> None:
+        self.at = 0
+        self._body = body
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer are the last ones."""
+        start, self.at = self.at, min(self.at + size, len(self._body))
+        return bytes(self._body[start : self.at])
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, as far as there is something."""
+        start, self.at = self.at, min(self.at + len(buffer), len(self._body))
+        buffer[: self.at - start] = self._body[start : self.at]
+        return self.at - start
+
+    def readline(self) -> bytes:
+        """Up to the end of a line."""
+        rest = bytes(self._body[self.at :])
+        return self.read(rest.find(b"\n") + 1 or len(rest))
+
+
+def _loaded(unpickler: pickle.Unpickler, stream: _Stream, end: int) -> Any:
     value = unpickler.load()
-    if stream.tell() != end:
+    if stream.at != end:
         raise pickle.UnpicklingError("it does not end where it should")
     return value
 
 
-def _decompressed(snapshot: bytes) -> bytes:
+def _decompressed(snapshot: bytes | bytearray) -> memoryview:
     if not available():
         raise Unloadable("missing")
     if len(snapshot) < HEAD.size or not snapshot.startswith(MAGIC):
         raise Unloadable("format")
     _, form, codec, major, minor, crc = HEAD.unpack_from(snapshot)
-    if form != FORMAT or codec not in (PLAIN_CODEC, FAST_CODEC):
+    if form != FORMAT or codec not in (PLAIN_CODEC, FAST_CODEC, NO_CODEC):
         raise Unloadable("format")
     if (major, minor) != PYTHON:
         raise Unloadable("python")
@@ -295,18 +355,20 @@ def _decompressed(snapshot: bytes) -> bytes:
         raise Unloadable("damaged")
     if codec == FAST_CODEC and _libraries.frame is None:
         raise Unloadable("missing")
+    if codec == NO_CODEC:
+        return body
     try:
-        return _libraries.frame.decompress(body) if codec == FAST_CODEC else zlib.decompress(body)
+        return memoryview(_libraries.frame.decompress(body) if codec == FAST_CODEC else zlib.decompress(body))
     except (RuntimeError, ValueError, zlib.error):
         raise Unloadable("damaged") from None
 
 
-def _index(body: bytes) -> list[tuple[str, int]]:
+def _index(body: memoryview) -> list[tuple[str, int]]:
     """Names and sizes of the pickles."""
     try:
         (length,) = INDEX.unpack_from(body, len(body) - INDEX.size)
         end = len(body) - INDEX.size - length
-        entries = [(str(name), int(size)) for name, size in json.loads(body[max(0, end) : len(body) - INDEX.size])]
+        entries = [(str(name), int(size)) for name, size in json.loads(bytes(body[max(0, end) : len(body) - INDEX.size]))]
     except (struct.error, ValueError, TypeError, RecursionError):
         raise Unloadable("damaged") from None
     if end < 0 or any(size <= 0 for _, size in entries) or sum(size for _, size in entries) != end:

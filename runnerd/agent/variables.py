@@ -15,13 +15,35 @@ from typing import Any
 from . import snapshot
 from .frames import CHUNK, HEAD, Header, pack
 
-_write_fd = os.write
+_writev_fd = os.writev
 OUTPUTS = (1, 2)
-SMALL = 4096
-"""Bytes that are better copied than sent alone."""
+AT_ONCE = 1000
+"""Pieces that are sent by one call: the kernel takes 1024."""
 
 
-def bring(data: bytes, namespace: dict[str, Any], control: socket.socket, changed: int) -> Header:
+class _Brought:
+    """The snapshot that was loaded here, where it need not be sent back unchanged."""
+
+    def __init__(self) -> None:
+        self.snapshot: bytes | bytearray = b""
+
+    def remember(self, snapshot: bytes | bytearray) -> None:
+        self.snapshot = snapshot
+
+    def stays(self, taken: snapshot.Taken) -> bool:
+        """Whether a snapshot is the same; asked once, since the next one is another's."""
+        view, self.snapshot = memoryview(self.snapshot), b""
+        for piece in taken.pieces:
+            if view[: len(piece)] != piece:
+                return False
+            view = view[len(piece) :]
+        return not view and bool(taken.pieces)
+
+
+brought = _Brought()
+
+
+def bring(data: bytes | bytearray, namespace: dict[str, Any], control: socket.socket, changed: int) -> Header:
     """Load a snapshot into the namespace, after saying so; returns what there is to say of it."""
     control.sendall(pack({"type": "loading", "changed": changed}))
     with _silence():
@@ -60,40 +82,50 @@ def give(namespace: dict[str, Any] | None, most: int, control: int) -> None:
             _send(control, pack({"type": "taken", "problem": "failed" if namespace is None else "missing"}))
             return
         taken = snapshot.take(namespace, most)
+        if brought.stays(taken):
+            _send(control, pack({"type": "taken", "same": True, "skipped": taken.skipped}))
+            return
         size = sum(len(piece) for piece in taken.pieces)
         _send(control, pack({"type": "taken", "size": size, "skipped": taken.skipped}))
-        for piece in _gathered(taken.pieces):
-            _send_state(control, memoryview(piece))
+        _send_state(control, taken.pieces)
     except snapshot.TooLarge:
         _send(control, pack({"type": "taken", "problem": "size"}))
     except BaseException:  # noqa: BLE001 - the program's objects, in a process that the program may have changed
         _send(control, pack({"type": "taken", "problem": "failed"}))
 
 
-def _gathered(pieces: list[bytes]) -> Iterator[bytes]:
-    """The same bytes, small pieces next to each other as one."""
-    small: list[bytes] = []
-    for piece in pieces:
-        if len(piece) < SMALL:
-            small.append(piece)
-            continue
-        if small:
-            yield b"".join(small)
-            small = []
-        yield piece
-    if small:
-        yield b"".join(small)
-
-
-def _send_state(fd: int, piece: memoryview) -> None:
-    """Send frames with the bytes of `piece`, without another copy of them: each is memory that a fresh process has to get first."""
+def _send_state(fd: int, pieces: list[bytes]) -> None:
+    """Send the pieces in frames, without another copy of them: each is memory that a fresh process has to get first."""
     head = b'{"type":"state"}'
-    for start in range(0, len(piece), CHUNK):
-        body = piece[start : start + CHUNK]
-        _send(fd, HEAD.pack(len(head), len(body)) + head)
-        _send(fd, body)
+    for size, parts in _framed(pieces):
+        _send_all(fd, [HEAD.pack(len(head), size) + head, *parts])
 
 
-def _send(fd: int, data: bytes | memoryview) -> None:
-    while data:
-        data = data[_write_fd(fd, data) :]
+def _framed(pieces: list[bytes]) -> Iterator[tuple[int, list[memoryview]]]:
+    """The bodies of frames, as parts of pieces, each with its size."""
+    parts: list[memoryview] = []
+    size = 0
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            part, left = left[: CHUNK - size], left[CHUNK - size :]
+            parts.append(part)
+            size += len(part)
+            if size == CHUNK:
+                yield size, parts
+                parts, size = [], 0
+    if parts:
+        yield size, parts
+
+
+def _send(fd: int, data: bytes) -> None:
+    _send_all(fd, [data])
+
+
+def _send_all(fd: int, parts: list[Any]) -> None:
+    while parts:
+        written = _writev_fd(fd, parts[:AT_ONCE])
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if written:
+            parts[0] = memoryview(parts[0])[written:]

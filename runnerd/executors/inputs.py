@@ -71,7 +71,7 @@ class _Reading:
     async def send(self, wire: Wire) -> None:
         """Send all pieces, the last of them marked as such."""
         more = {**self._header, "more": True}
-        last = b""
+        last: bytes | memoryview = b""
         while not wire.heard:
             piece = await self._pieces.get()
             if isinstance(piece, Exception):
@@ -79,10 +79,11 @@ class _Reading:
             if piece is None:
                 await wire.send(pack(self._header, last))
                 return
+            view = memoryview(piece)
             for start in range(0, len(piece), CHUNK):
                 if last:
                     await wire.send(pack(more, last))
-                last = piece[start : start + CHUNK]
+                last = view[start : start + CHUNK]
 
     def cancel(self) -> None:
         """Read no more."""

@@ -84,6 +84,9 @@ class Outputs:
         if header["problem"]:
             self._problems += not_taken(header["problem"], self._workspace.state_bytes)
             return
+        if header.get("same"):
+            self._lost += skipped(header["skipped"], "can't be pickled")
+            return
         stream = _Stream(self._wire, "state", *await self._wire.receive(), header["size"])
         try:
             self._kept = await self._workspace.keep_state(stream.chunks())

@@ -45,6 +45,8 @@ class Asked:
         if stateful(language, workspace):
             on_error = workspace.state_on_error
             self.header["state"] = {"load": self._state is not None, "most": workspace.state_bytes, "on_error": on_error}
+            if workspace.state_stays and self._state is not None:
+                self.header["state"]["stays"] = True
 
     def contents(self) -> list[tuple[Header, Content]]:
         """All contents to send, in this order, each with the header of its frames."""

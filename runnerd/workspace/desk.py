@@ -44,6 +44,7 @@ class Desk:
         self.state: Content | None = None
         self.state_bytes = 0
         self.state_on_error = settings.state.on_error
+        self.state_stays = False
         self.kept: list[Stored] = []
         self.skipped: list[Skipped] = []
         self.snapshot: State | None = None
@@ -64,6 +65,7 @@ class Desk:
         tenant, session, state = self._head.owner.tenant, self._found.session, self._head.state
         if state is None:
             return
+        self.state_stays = not state.archived  # one that is used again lies where it is read fast
         if state.in_blobs:
             self.state = Content(name="", size=state.size, read=lambda: self._contents.cold(tenant, session, state))
             return

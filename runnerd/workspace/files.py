@@ -168,12 +168,14 @@ async def one(value: bytes) -> AsyncGenerator[bytes, None]:
 
 async def _small(chunks: AsyncIterator[bytes], most: int) -> tuple[bytes, bool]:
     """The first bytes of a stream, until it ends or they are more than `most`; and whether it ended."""
-    start = bytearray()
+    start: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        start += chunk
-        if len(start) > most:
-            return bytes(start), False
-    return bytes(start), True
+        start.append(chunk)
+        size += len(chunk)
+        if size > most:
+            return b"".join(start), False
+    return b"".join(start), True
 
 
 async def _joined(start: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
