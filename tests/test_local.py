@@ -46,22 +46,28 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def scratch() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("runnerd-*"))
+def scratch(daemon: int) -> list[Path]:
+    """The directories of a daemon."""
+    return list(Path(tempfile.gettempdir()).glob(f"runnerd-{daemon}-*"))
 
 
-def cgroups() -> set[str]:
-    return {f"{top}/{name}" for top, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith("runnerd-")}
+def cgroups(pids: list[int]) -> set[Path]:
+    """runnerd's control groups that these processes are in: other daemons of this machine have theirs."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if "/runnerd-" in line]
+    paths = {line.rpartition("/runnerd-")[2].partition("/")[0] for line in lines}
+    return {Path(top, name) for top, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.removeprefix("runnerd-") in paths}
 
 
 @pytest.mark.parametrize("level", ["strong", "userns", "landlock"])
 async def test_a_killed_daemon_leaves_no_process_and_the_next_one_cleans_up(level: str, languages: dict[str, Language]) -> None:
-    directories, groups = scratch(), cgroups()
     daemon = subprocess.Popen([sys.executable, "-c", HOST, level], stdout=subprocess.PIPE, text=True)
     assert daemon.stdout is not None
     agent = int(daemon.stdout.readline())
     left = descendants(agent)
     assert len(left) >= 3  # agent, master, cell, job
+    groups = cgroups(left)
+    assert bool(groups) == (level == "strong")
+    assert scratch(daemon.pid)
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()
     daemon.stdout.close()
@@ -70,8 +76,8 @@ async def test_a_killed_daemon_leaves_no_process_and_the_next_one_cleans_up(leve
             await asyncio.sleep(0.02)
     async with open_local(LocalSettings(level=level), 2, languages.values()):  # type: ignore[arg-type]
         pass
-    assert scratch() <= directories
-    assert cgroups() <= groups
+    assert not scratch(daemon.pid)
+    assert not [group for group in groups if group.exists()]
 
 
 async def pid_of(executor: LocalExecutor, language: Language, tenant: str) -> int:
