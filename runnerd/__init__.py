@@ -36,6 +36,7 @@ from .job import (
     StateInfo,
     Status,
     Stored,
+    ToolCall,
     Usage,
     new_id,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Stored",
+    "ToolCall",
     "Turns",
     "Usage",
     "check_content_type",

@@ -9,9 +9,10 @@ from typing import cast
 import msgspec
 import structlog
 
-from .errors import Interrupted, OverLimit, Rejected, SandboxError, SandboxLost, Saturated, StoreError
+from .errors import Interrupted, NotBegun, OverLimit, Rejected, SandboxError, SandboxLost, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Limits, Result, SandboxInfo, Started
+from .policy import Stay
 from .pool import Lease, Pool
 from .record import Elsewhere, Entry, Records
 from .slots import Slots
@@ -181,7 +182,7 @@ class Carrier:
         ttl_s = self._patience_s(in_hand)
         if ttl_s <= 0:
             raise TimeoutError  # its time was over when it came
-        lease = self._pools[job.lang].lease(job.tenant)
+        lease = self._pools[job.lang].lease(job.tenant, self._stay(in_hand, limits))
         async with asyncio.timeout(ttl_s) as patience, self._slots.hold(job.lang, job.tenant) as hold, lease as leased:
             patience.reschedule(None)
             hold.found()
@@ -195,11 +196,14 @@ class Carrier:
                 in_hand.starts += 1
             in_hand.state = "running"
             try:
-                result = await self._run(in_hand, leased, limits)
+                result = await self._run_kept(in_hand, leased, limits)
             except BaseException:
                 if in_hand.visit is not None:
                     in_hand.visit.lose()
                 raise
+            stay = self._next_stay(in_hand, leased, limits, result)
+            if stay is not None:
+                leased.keep(stay)
             self.mean_s += (asyncio.get_running_loop().time() - now - self.mean_s) / 32
             return result
 
@@ -218,12 +222,44 @@ class Carrier:
         in_hand.starts = entry.record.starts
         return ended
 
+    def _stay(self, in_hand: InHand, limits: Limits) -> Stay | None:
+        """What a sandbox may have been kept for that this job can use; None where none is."""
+        job = in_hand.job
+        reuse = self._pools[job.lang].language.reuse
+        if reuse == "tenant":
+            return Stay((job.tenant, ""), "")
+        if reuse != "session" or in_hand.visit is None:
+            return None
+        fits = job.state and not job.interactive
+        return Stay((job.tenant, in_hand.visit.session), _marked(in_hand.visit.mark, limits) if fits else "")
+
+    def _next_stay(self, in_hand: InHand, leased: Lease, limits: Limits, result: Result) -> Stay | None:
+        """What the sandbox is to be kept for after a job; None where it is to end."""
+        stay = self._stay(in_hand, limits)
+        if stay is None or not leased.sandbox.kept or in_hand.visit is None or not stay.mark:
+            return stay if leased.sandbox.kept and stay is not None and not stay.key[1] else None
+        return Stay(stay.key, _marked(in_hand.visit.mark_after(result), limits)) if result.status == "ok" else None
+
+    async def _run_kept(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
+        """Run the job; in another sandbox, where it has not begun in one that was kept."""
+        try:
+            return await self._run(in_hand, leased, limits)
+        except NotBegun as error:
+            if not leased.resumed:
+                raise
+            log.info("a kept sandbox was of no use", job=in_hand.job.id, reason=str(error))
+        job = in_hand.job
+        lease = self._pools[job.lang].lease(job.tenant)
+        async with asyncio.timeout(self._queue_ttl_s) as patience, lease as fresh:
+            patience.reschedule(None)
+            return await self._run(in_hand, fresh, limits)
+
     async def _run(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         """Run the job in its sandbox and pass its events on. Raises SandboxLost."""
         language = self._pools[in_hand.job.lang].language
         try:
             workspace = None if in_hand.visit is None else await in_hand.visit.start(language, limits)
-            run = leased.sandbox.run(in_hand.job, language, limits, workspace, in_hand.stdin)
+            run = leased.sandbox.run(in_hand.job, language, limits, workspace, in_hand.stdin, in_hand.tools)
             async with aclosing(cast(AsyncGenerator[Event, None], run)) as events:
                 async for event in events:
                     if isinstance(event, Result):
@@ -231,11 +267,16 @@ class Carrier:
                     in_hand.tell(msgspec.structs.replace(event, start=in_hand.starts) if isinstance(event, Started) else event)
         except Rejected as error:
             return in_hand.closing("rejected", str(error))
+        except NotBegun:
+            raise
         except (SandboxError, StoreError) as error:
             raise SandboxLost(str(error)) from error
         except Exception as error:
             log.exception("an executor failed", executor=self._executor.name, job=in_hand.job.id)
             raise SandboxLost(f"the executor failed: {type(error).__name__}: {error}") from error
+        finally:
+            if in_hand.tools is not None:
+                in_hand.tools.close()
         raise SandboxLost("the sandbox ended without a result")
 
     def _completed(self, result: Result, in_hand: InHand, leased: Lease) -> Result:
@@ -300,3 +341,8 @@ class Carrier:
             return None, Interrupted("the daemon stopped, and another one has the job")
         except Rejected as error:
             return in_hand.closing("rejected", str(error)), None
+
+
+def _marked(mark: str, limits: Limits) -> str:
+    """How things were left, and the limits that a sandbox can't change once it has served a job."""
+    return f"{mark} {limits.memory_bytes} {limits.processes} {limits.open_files} {limits.file_bytes}"

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from .errors import Rejected
-from .job import VERSION, Event, Job, Output, Result, Started
+from .job import VERSION, Event, Job, Output, Result, Started, ToolCall
 from .validity import check_job
 
 JSON = "application/json"
@@ -66,8 +66,8 @@ def decode_event(body: bytes, content_type: str = JSON) -> Event:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of Job, Started, Output and Result."""
-    refs, components = msgspec.json.schema_components([Job, Started, Output, Result], ref_template="#/$defs/{name}")
+    """JSON Schema (2020-12) of Job, Started, Output, ToolCall and Result."""
+    refs, components = msgspec.json.schema_components([Job, Started, Output, ToolCall, Result], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"runnerd messages, version {VERSION}",

@@ -68,6 +68,10 @@ class Daemon:
         """See `Services.feed`."""
         await self._scheduler.feed(tenant, job_id, data, end=end)
 
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        """See `Services.answer`."""
+        await self._scheduler.answer(tenant, job_id, call, answer, failed=failed)
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """See `Services.status`."""
         return await self._scheduler.status(tenant, job_id)
@@ -142,7 +146,7 @@ async def open_daemon(
         executor = await enter(placing.open_executor(settings, languages, open_executor))
         workspaces = WorkspaceSettings(sessions=settings.sessions, files=settings.files, state=settings.state)
         opening = open_scheduler(
-            executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool, blobs, workspaces
+            executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool, blobs, workspaces, settings.tools
         )
         scheduler = await enter(opening)
         daemon = Daemon(
@@ -162,7 +166,8 @@ def effective_languages(settings: Settings, plugins: Plugins) -> dict[str, Langu
     languages = {}
     for code, language in plugins.languages.items():
         own = settings.languages.get(code)
-        changes = {} if own is None else {"warm": own.warm, "image": own.image}
+        changes: dict[str, Any] = {} if own is None else {"warm": own.warm, "image": own.image}
+        changes["reuse"] = (own and own.reuse) or settings.pool.reuse
         languages[code] = msgspec.structs.replace(language, **{name: value for name, value in changes.items() if value is not None})
     return languages
 

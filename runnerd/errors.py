@@ -8,6 +8,7 @@ RunnerdError
 ├── Interrupted        this job was given back without a result: it may be submitted again
 ├── SandboxError       no sandbox could be started
 │   └── SandboxLost    a sandbox went away while it had a job
+│       └── NotBegun   … before the job's program began
 ├── NotFound           there is no such session, file or snapshot for the one who asks
 ├── Conflict           something else stands there than the caller expected, or a job works on it
 ├── OverLimit          a limit of the daemon would be exceeded; names it and its setting
@@ -57,6 +58,10 @@ class SandboxError(RunnerdError):
 
 class SandboxLost(SandboxError):
     """A sandbox went away while it had a job."""
+
+
+class NotBegun(SandboxLost):
+    """A sandbox went away before the program of its job began."""
 
 
 class NotFound(RunnerdError):

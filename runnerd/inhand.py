@@ -5,9 +5,10 @@ from collections import deque
 from typing import Literal
 
 from .errors import Interrupted
-from .job import Event, Job, Output, Result, Status, Usage
+from .job import Event, Job, Output, Result, Status, ToolCall, Usage
 from .record import Entry
 from .stdin import Stdin
+from .tools import Tools
 from .workspace import Visit
 
 Cause = Literal["cancelled", "interrupted"]
@@ -17,23 +18,36 @@ CANCELLED = "cancelled by its submitter"
 class Listener:
     """One who waits for a job: gets its events where it asked to stream, and its end in any case."""
 
-    def __init__(self, stream: bool, most: int) -> None:
+    def __init__(self, stream: bool, most: int, calls: int = 0) -> None:
+        """`most`: pieces of output that wait for it. `calls`: calls of tools that do; 0: it does not care for them."""
         self.dropped = 0
         """Pieces of output that it was too slow for; the gaps show in `Output.seq`, and the result has all of the output."""
         self._events: deque[Event] = deque()
         self._stream = stream
         self._most = most
+        self._calls = calls
         self._wake = asyncio.Event()
 
-    def tell(self, event: Event) -> None:
-        """Pass an event on. A listener that is slow loses output; it never slows the job."""
+    def tell(self, event: Event) -> bool:
+        """Pass an event on, where it has room for it. A listener that is slow loses output; it never slows the job."""
+        if isinstance(event, ToolCall):
+            return self._call(event)
         if not self._stream:
-            return
+            return False
         if len(self._events) >= self._most and isinstance(event, Output):
             self.dropped += 1
-            return
+            return False
         self._events.append(event)
         self._wake.set()
+        return True
+
+    def _call(self, call: ToolCall) -> bool:
+        if not self._calls:
+            return False
+        self._calls -= 1
+        self._events.append(call)
+        self._wake.set()
+        return True
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -48,7 +62,9 @@ class Listener:
                 return job.result
             self._wake.clear()
             await self._wake.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        self._calls += isinstance(event, ToolCall)
+        return event
 
 
 class InHand:
@@ -69,6 +85,8 @@ class InHand:
         self.entry: Entry | None = None
         self.stdin: Stdin | None = None
         """What more is sent to its standard input, where it is interactive."""
+        self.tools: Tools | None = None
+        """The tools that it may call, where it names some."""
         self.visit: Visit | None = None
         """Its time in its session, from when it has that."""
         self.cause: Cause | None = None
@@ -82,8 +100,11 @@ class InHand:
         self._deserted = False
 
     def listen(self, stream: bool, most: int) -> Listener:
-        """A new listener; `most` events wait for it."""
-        listener = Listener(stream, most)
+        """A new listener; `most` pieces of output wait for it. It hears of calls that wait for an answer."""
+        tools = self.tools if most else None
+        listener = Listener(stream, most, tools.settings.open if tools else 0)
+        for call in tools.waiting() if tools else ():
+            listener.tell(call)
         self._listeners.add(listener)
         return listener
 
@@ -115,9 +136,10 @@ class InHand:
             self._task.cancel()
 
     def tell(self, event: Event) -> None:
-        """Pass an event on to all who stream."""
-        for listener in self._listeners:
-            listener.tell(event)
+        """Pass an event on to all who stream. A call that nobody hears is answered here."""
+        heard = [listener.tell(event) for listener in self._listeners]
+        if isinstance(event, ToolCall) and self.tools is not None and not any(heard):
+            self.tools.fail(event.call, "nobody hears it: whoever submitted the job is gone, or too slow")
 
     def end(self, result: Result | None, error: Exception | None = None) -> None:
         """The end, with a result or given back."""

@@ -20,6 +20,10 @@ Status = Literal["ok", "failed", "timeout", "oom", "limit", "rejected", "cancell
 `oom` memory used up, whatever the exit · `limit` another limit, named in `Result.limit` · `rejected` never runnable as it is ·
 `cancelled` by its submitter · `expired` waited too long · `dead` runnerd could not run it."""
 
+Reuse = Literal["job", "session", "tenant"]
+"""What a sandbox serves: one job · the jobs of one session, which find files and interpreter as the last one left them ·
+the jobs of one tenant, each in a place of its own in there."""
+
 STATUSES: tuple[str, ...] = get_args(Status)
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What tenants, job ids and language codes are made of: safe in subjects, routing keys and file names."""
@@ -96,6 +100,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdin_bytes: bytes | None = None
     interactive: bool = False
     """Standard input stays open after `stdin`: more of it is sent while the job runs, until its end is. `retry` counts as off."""
+    tools: tuple[str, ...] = ()
+    """What it may call while it runs, answered by whoever submitted it: see `ToolCall`. `retry` counts as off."""
     env: dict[str, str] = {}
     limits: Limits = Limits()
     stream: bool = False
@@ -118,8 +124,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def again(self) -> bool:
-        """Whether it is started again when its sandbox was lost. What was sent to an interactive job is lost with it."""
-        return self.retry and not self.interactive
+        """Whether it is started again when its sandbox was lost. What was sent to an interactive job, or answered, is lost with it."""
+        return self.retry and not self.interactive and not self.tools
 
     @property
     def input(self) -> bytes:
@@ -152,6 +158,10 @@ class SandboxInfo(Struct, frozen=True, kw_only=True):
     """Limits that the sandbox enforces."""
     missing: tuple[str, ...] = ()
     """Limits that it can't enforce here."""
+    reuse: Reuse = "job"
+    """Whose jobs the sandbox serves: this one, those of its session, or those of its tenant."""
+    served: int = 0
+    """How many jobs it had served before this one."""
 
 
 class Stage(Struct, frozen=True, kw_only=True):
@@ -232,6 +242,19 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="output"
         return self.data if self.data is not None else self.text.encode()
 
 
+class ToolCall(Struct, frozen=True, kw_only=True, tag="tool_call"):
+    """The job calls a tool, and waits for an answer. It comes also to who did not ask for output, where the job names `tools`."""
+
+    id: str
+    tenant: str
+    call: str
+    """What to answer it by. Who joins later hears it again while it waits."""
+    name: str
+    """One of the job's `tools`."""
+    arguments: str
+    """A JSON object, as the program wrote it."""
+
+
 class Result(Struct, frozen=True, kw_only=True, tag="result"):
     """How one job ended. There is exactly one per job."""
 
@@ -271,7 +294,7 @@ class Result(Struct, frozen=True, kw_only=True, tag="result"):
     """How often the job was started."""
 
 
-Event = Started | Output | Result
+Event = Started | Output | ToolCall | Result
 
 
 def text_of(data: bytes) -> tuple[str, bytes | None]:

@@ -25,7 +25,7 @@ def open_executor(
             from .executors.pods.executor import open_pods  # noqa: PLC0415 - its client library is an extra, and slow to import
         except ImportError as error:
             raise ConfigError(f"executor.kind = pods: install runnerd[kubernetes]: {error}") from error
-        return open_pods(settings.pods, limits(settings), START_SHARE * settings.pool.start_timeout_s)
+        return open_pods(settings.pods, limits(settings), START_SHARE * settings.pool.start_timeout_s, closed=settings.isolation.pods)
     local = msgspec.structs.replace(settings.local, cpu_cores=min(settings.local.cpu_cores, settings.limits.cpu_cores))
     return open_local(local, sandboxes(settings, languages.values()), languages.values())
 
@@ -57,6 +57,6 @@ def cold_where_disabled(settings: Settings, languages: Mapping[str, Language]) -
 
 
 def sandboxes(settings: Settings, languages: Iterable[Language]) -> int:
-    """How many sandboxes there are at most: one per slot, the warm ones, and those that end while the next job has begun."""
-    slots = settings.scheduler.slots
-    return 2 * slots + sum(settings.pool.target(language) for language in languages)
+    """How many sandboxes there are at most: one per slot, the warm and the kept ones, and those that end while the next job has begun."""
+    slots, pool = settings.scheduler.slots, settings.pool
+    return 2 * slots + sum(pool.target(language) + (pool.kept if language.reuse != "job" else 0) for language in languages)

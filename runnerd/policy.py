@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
+from .job import Reuse
 from .spec import Language, Sandbox
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
@@ -40,6 +41,12 @@ class PoolSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Wait after a failed start, in seconds; doubled with each further one, and jittered."""
     backoff_most_s: Seconds = 30.0
     """Longest such wait, in seconds."""
+    reuse: Reuse = "job"
+    """What one sandbox serves, in languages that do not say otherwise: `job`, `session` or `tenant`. Needs `isolation.reuse`."""
+    kept: Annotated[int, Meta(ge=0, le=100_000)] = 10
+    """Sandboxes of one language that are kept for the next job of their session or tenant; the one used longest ago goes first."""
+    kept_idle_s: Seconds = 300.0
+    """A sandbox that is kept ends when no job has come to it for so long, in seconds."""
     settle_s: Seconds = 5.0
     """A warm sandbox that goes away by itself sooner than this after its start counts as a failed start."""
 
@@ -48,13 +55,29 @@ class PoolSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return language.warm if self.enabled else 0
 
 
+class Stay(NamedTuple):
+    """What a sandbox is kept for."""
+
+    key: tuple[str, str]
+    """Tenant and session, the latter empty where it is kept for all of the tenant's jobs."""
+    mark: str
+    """How its last job left things. Who finds them otherwise can't use it."""
+
+
+State = Literal["starting", "warm", "leased", "kept", "ending"]
+
+
 class Seat:
     """The place of one sandbox in its pool, from start to end."""
 
-    __slots__ = ("ended", "ready_at", "sandbox", "state", "watch")
+    __slots__ = ("ended", "guard", "kept_until", "ready_at", "sandbox", "state", "stay", "watch")
 
     def __init__(self) -> None:
-        self.state: Literal["starting", "warm", "leased", "ending"] = "starting"
+        self.state: State = "starting"
+        self.stay: Stay | None = None
+        self.kept_until = 0.0
+        self.guard: asyncio.Task[None] | None = None
+        """Waits for the loss of a sandbox that is kept."""
         self.sandbox: Sandbox | None = None
         self.ready_at = 0.0
         self.watch: asyncio.Timeout | None = None
@@ -87,16 +110,20 @@ class Plan(NamedTuple):
 class Policy:
     """The sandboxes of one language and what is to become of them.
 
-    Every sandbox is in one of four states, and `plan`, called after each change, is the whole policy:
+    Every sandbox is in one of five states, and `plan`, called after each change, is the whole policy:
 
-        starting ── ready ──> warm ── take ──> leased
-           │                   │                 │
-           └─ failed ─┐        └─ lost, old,     └─ end
-                      v           surplus ─┐     v
-                      └──────────────> ending <──┘ ── gone ──>
+                                                 ┌── resume ──┐
+        starting ── ready ──> warm ── take ──> leased ── keep ──> kept
+           │                   │                 │                 │
+           └─ failed ─┐        └─ lost, old,     └─ end            └─ lost, idle, stale,
+                      v           surplus ─┐     v                    surplus ─┐
+                      └──────────────> ending <──┴─────────────────────────────┘ ── gone ──>
     """
 
-    def __init__(self, target: int, slots: int, settings: PoolSettings, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, target: int, slots: int, settings: PoolSettings, jitter: Callable[[], float] = random.random, *, keeps: bool = False
+    ) -> None:
+        """`keeps`: whether sandboxes may be kept."""
         self.target = target
         self.failing = ""
         """Why the last start failed; empty once one has succeeded."""
@@ -104,8 +131,11 @@ class Policy:
         self.starting: dict[Seat, None] = {}
         self.warm: dict[Seat, None] = {}
         self.leased: dict[Seat, None] = {}
+        self.kept: dict[Seat, None] = {}
+        """The one that was used longest ago first."""
         self.ending: dict[Seat, None] = {}
         self._slots = slots
+        self._most_kept = settings.kept if keeps else 0
         self._settings = settings
         self._jitter = jitter
         self._failures = 0
@@ -120,12 +150,12 @@ class Policy:
     @property
     def limit(self) -> int:
         """Most sandboxes at once."""
-        return self._settings.alive or self.target + self._slots
+        return self._settings.alive or self.target + self._slots + self._most_kept
 
     @property
     def alive(self) -> int:
         """Sandboxes there are, in whatever state."""
-        return len(self.starting) + len(self.warm) + len(self.leased) + len(self.ending)
+        return len(self.starting) + len(self.warm) + len(self.leased) + len(self.kept) + len(self.ending)
 
     def plan(self, now: float) -> Plan:
         """What to do now; the states are changed already, the caller only acts."""
@@ -142,11 +172,27 @@ class Policy:
         close = list(self.warm)[: max(0, len(self.warm) - self.target)]
         for seat in close:
             self._move(seat, self.warm, self.ending, "ending")
-        # 3. What is missing is started, as far as failures, the limit, the batch and its spacing allow.
+        # 3. Of those that are kept: the idle end, and as many as others need the room of.
+        close += (gone := self._overdue(now))
+        for seat in gone:
+            self._move(seat, self.kept, self.ending, "ending")
+        # 4. What is missing is started, as far as failures, the limit, the batch and its spacing allow.
         count, again_at = self._starts(now)
         start = [Seat() for _ in range(count)]
         self.starting.update(dict.fromkeys(start))
+        if self.kept:
+            first = next(iter(self.kept)).kept_until
+            again_at = first if again_at is None else min(first, again_at)
         return Plan(hand, close, start, again_at)
+
+    def _overdue(self, now: float) -> list[Seat]:
+        kept = list(self.kept)
+        idle = sum(1 for seat in kept if seat.kept_until <= now)
+        missing = len(self.waiting) + self.target - len(self.warm) - len(self.starting)
+        short = missing - (self.limit - self.alive) - len(self.ending)
+        if self.failing and self.waiting and not self.ending:
+            short = max(short, 1)  # what does not let it start may be that there are so many
+        return kept[: max(idle, short, len(kept) - self._most_kept)]
 
     def _starts(self, now: float) -> tuple[int, float | None]:
         missing = len(self.waiting) + self.target - len(self.warm) - len(self.starting)
@@ -176,6 +222,23 @@ class Policy:
         self._move(seat, self.warm, self.leased, "leased")
         return seat
 
+    def keep(self, seat: Seat, stay: Stay, now: float) -> None:
+        """A lease ended, and its sandbox is kept for whoever asks for the same."""
+        seat.stay = stay
+        seat.kept_until = now + self._settings.kept_idle_s
+        self._move(seat, self.leased, self.kept, "kept")
+
+    def resume(self, stay: Stay) -> tuple[Seat | None, list[Seat]]:
+        """Lease the sandbox that is kept for this, if one is; and those that are of no use any more, which end."""
+        mine = [seat for seat in self.kept if seat.stay is not None and seat.stay.key == stay.key]
+        stale = [seat for seat in mine if seat.stay != stay]
+        for seat in stale:
+            self._move(seat, self.kept, self.ending, "ending")
+        found = next((seat for seat in reversed(mine) if seat.stay == stay), None)
+        if found is not None:
+            self._move(found, self.kept, self.leased, "leased")
+        return found, stale
+
     def ready(self, seat: Seat, sandbox: Sandbox, now: float) -> None:
         """A start succeeded."""
         seat.sandbox = sandbox
@@ -196,15 +259,19 @@ class Policy:
 
     def lost(self, seat: Seat, reason: str, now: float) -> None:
         """A sandbox went away by itself. One that is leased ends with its lease."""
+        if seat.state == "kept":
+            self._move(seat, self.kept, self.ending, "ending")
         if seat.state == "warm":
             self._move(seat, self.warm, self.ending, "ending")
             if now - seat.ready_at < self._settings.settle_s:
                 self._back_off(reason, now)
 
     def retire(self, seat: Seat) -> None:
-        """A warm sandbox is to be replaced."""
+        """A warm sandbox is to be replaced, or one that is kept to end."""
         if seat.state == "warm":
             self._move(seat, self.warm, self.ending, "ending")
+        elif seat.state == "kept":
+            self._move(seat, self.kept, self.ending, "ending")
 
     def end(self, seat: Seat) -> None:
         """A lease ended, however it did."""
@@ -212,7 +279,7 @@ class Policy:
 
     def gone(self, seat: Seat) -> None:
         """A sandbox has ended."""
-        for seats in (self.ending, self.starting, self.warm, self.leased):
+        for seats in (self.ending, self.starting, self.warm, self.leased, self.kept):
             seats.pop(seat, None)
 
     def _back_off(self, reason: str, now: float) -> None:
@@ -225,9 +292,7 @@ class Policy:
         self._retry_at = now + wait * (0.5 + 0.5 * self._jitter())
 
     @staticmethod
-    def _move(
-        seat: Seat, source: dict[Seat, None], target: dict[Seat, None], state: Literal["starting", "warm", "leased", "ending"]
-    ) -> None:
+    def _move(seat: Seat, source: dict[Seat, None], target: dict[Seat, None], state: State) -> None:
         del source[seat]
         target[seat] = None
         seat.state = state

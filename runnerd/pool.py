@@ -17,7 +17,7 @@ import structlog
 from .errors import SandboxError
 from .nursery import open_nursery
 from .pace import Pace
-from .policy import Policy, PoolSettings, Seat, Waiter
+from .policy import Policy, PoolSettings, Seat, Stay, Waiter
 from .spec import Executor, Language, Sandbox
 
 __all__ = ["Lease", "Pool", "PoolSettings", "open_pool"]
@@ -28,19 +28,30 @@ log = structlog.get_logger("runnerd.pool")
 class Lease:
     """One job's exclusive use of one sandbox, while its block is open. The block may be left, or cancelled, at any moment."""
 
-    __slots__ = ("_pool", "_seat", "_tenant", "sandbox", "warm")
+    __slots__ = ("_keep", "_pool", "_seat", "_stay", "_tenant", "resumed", "sandbox", "warm")
 
     sandbox: Sandbox
     warm: bool
     """Whether the sandbox stood ready."""
+    resumed: bool
+    """Whether it was kept for this."""
 
-    def __init__(self, pool: "Pool", tenant: str) -> None:
+    def __init__(self, pool: "Pool", tenant: str, stay: Stay | None) -> None:
         self._pool = pool
         self._tenant = tenant
+        self._stay = stay
+        self._keep: Stay | None = None
+
+    def keep(self, stay: Stay) -> None:
+        """When the block is left, the sandbox is to be kept for whoever asks for the same, if it may be."""
+        self._keep = stay
 
     async def __aenter__(self) -> Self:
         """Raises SandboxError where no sandbox could be started for it."""
-        seat = self._pool.policy.take(self._tenant)
+        seat = None if self._stay is None else self._pool.resume(self._stay)
+        self.resumed = seat is not None
+        if seat is None:
+            seat = self._pool.policy.take(self._tenant)
         self.warm = seat is not None
         if seat is None:
             began = asyncio.get_running_loop().time()
@@ -54,15 +65,18 @@ class Lease:
         self.sandbox = seat.sandbox
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._pool.end(self._seat)
+    async def __aexit__(self, kind: object = None, *_: object) -> None:
+        if self._keep is not None and kind is None:
+            self._pool.keep(self._seat, self._keep)
+        else:
+            self._pool.end(self._seat)
 
 
 class Pool:
     """The sandboxes of one language. Made by `open_pool`."""
 
     def __init__(self, executor: Executor, language: Language, settings: PoolSettings, slots: int, tasks: TaskGroup) -> None:
-        self.policy = Policy(settings.target(language), slots, settings)
+        self.policy = Policy(settings.target(language), slots, settings, keeps=language.reuse != "job")
         self.recovered: Callable[[], None] = lambda: None
         """Called when sandboxes can be had again."""
         self.pace = Pace()
@@ -82,9 +96,12 @@ class Pool:
         counts = f"starting {len(policy.starting)} | leased {len(policy.leased)} | waiting {len(policy.waiting)}"
         return f"<Pool {self.language.code} [warm {len(policy.warm)}/{policy.target} | {counts}]>"
 
-    def lease(self, tenant: str = "") -> Lease:
-        """`async with pool.lease(tenant) as leased:` has `leased.sandbox` for itself, and nobody has it after."""
-        return Lease(self, tenant)
+    def lease(self, tenant: str = "", stay: Stay | None = None) -> Lease:
+        """`async with pool.lease(tenant) as leased:` has `leased.sandbox` for itself, and nobody has it after; unless it is kept.
+
+        `stay`: for what it may have been kept. Those that were kept for the same, and are not as they should be, end.
+        """
+        return Lease(self, tenant, stay)
 
     def resize(self, warm: int) -> None:
         """Keep so many sandboxes warm from now on."""
@@ -102,8 +119,9 @@ class Pool:
     def health(self) -> dict[str, Any]:
         """Counts by state, the target, and why starts fail: plain data."""
         policy = self.policy
-        counts = {name: len(getattr(policy, name)) for name in ("warm", "starting", "leased", "ending", "waiting")}
-        return {**counts, "target": policy.target, "limit": policy.limit, "failing": policy.failing, **self.pace.health()}
+        counts = {name: len(getattr(policy, name)) for name in ("warm", "starting", "leased", "kept", "ending", "waiting")}
+        about = {"reuse": self.language.reuse, "target": policy.target, "limit": policy.limit, "failing": policy.failing}
+        return {**counts, **about, **self.pace.health()}
 
     async def wait(self, tenant: str) -> Seat:
         """Wait in line for a sandbox; it is leased when this returns. Raises SandboxError."""
@@ -126,6 +144,24 @@ class Pool:
         if seat.state == "leased":
             self.policy.end(seat)
         self._close(seat)
+
+    def keep(self, seat: Seat, stay: Stay) -> None:
+        """End a lease, but not its sandbox."""
+        if self._closed or seat.state != "leased" or not seat.sandbox or not seat.sandbox.kept:
+            self.end(seat)
+            return
+        self.policy.keep(seat, stay, self._loop.time())
+        seat.guard = self._tasks.create_task(self._guard(seat))
+        self.refill_soon()
+
+    def resume(self, stay: Stay) -> Seat | None:
+        """The sandbox that is kept for this, leased again."""
+        seat, stale = self.policy.resume(stay)
+        for other in stale:
+            self._close(other)
+        if seat is not None and seat.guard is not None:
+            seat.guard.cancel()
+        return seat
 
     def refill_soon(self) -> None:
         """Act on the policy's plan in the next turn of the loop: to be called after each change that the policy has not seen."""
@@ -167,7 +203,7 @@ class Pool:
             if waiter.told is not None and not waiter.told.done():
                 waiter.told.set_exception(SandboxError(f"the pool of {self.language.code} is closed"))
         self.policy.waiting.clear()
-        for seat in (*self.policy.starting, *self.policy.warm, *self.policy.leased):
+        for seat in (*self.policy.starting, *self.policy.warm, *self.policy.leased, *self.policy.kept):
             self.policy.retire(seat)
             self._close(seat)
         cancelled: CancelledError | None = None
@@ -184,6 +220,8 @@ class Pool:
         """Have the keeper end its sandbox, whatever it is doing."""
         assert seat.ended is not None
         seat.ended.set()
+        if seat.guard is not None:
+            seat.guard.cancel()
         if seat.watch is not None and not seat.watch.expired():
             seat.watch.reschedule(0)
 
@@ -194,7 +232,7 @@ class Pool:
             if await self._start(seat, stack):
                 await self._watch(seat)
                 assert seat.ended is not None
-                if seat.state == "leased":
+                if seat.state in ("leased", "kept"):
                     await seat.ended.wait()
         finally:
             await self._shut(stack)
@@ -253,6 +291,18 @@ class Pool:
         if seat.state == "warm":
             log.warning("warm sandbox lost", language=self.language.code, reason=reason)
         self.policy.lost(seat, reason, asyncio.get_running_loop().time())
+
+    async def _guard(self, seat: Seat) -> None:
+        """Wait until a sandbox that is kept is lost."""
+        assert seat.sandbox is not None
+        try:
+            reason = await seat.sandbox.lost()
+        except Exception as error:  # noqa: BLE001 - an executor is foreign code; one that can't watch has lost it
+            reason = _reason(error)
+        if seat.state == "kept":
+            log.info("kept sandbox lost", language=self.language.code, reason=reason)
+            self.policy.lost(seat, reason, self._loop.time())
+            self._close(seat)
 
     async def _shut(self, stack: AsyncExitStack) -> None:
         try:

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from .carrier import Carrier
-from .errors import ConfigError, Interrupted, NotFound, Rejected, RunnerdError, Saturated, StoreError
+from .errors import ConfigError, Conflict, Interrupted, NotFound, Rejected, RunnerdError, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Result
 from .limits import LimitSettings, allowed, check_input, effective
@@ -27,9 +27,13 @@ from .slots import Slots
 from .spec import Executor, Language
 from .stdin import Stdin
 from .store import Blobs, KeyValues
+from .tools import Tools, ToolSettings
 from .workspace import Workspaces, WorkspaceSettings, open_workspaces
 
 log = structlog.get_logger("runnerd.scheduler")
+
+REMEMBERED = 1000
+"""Interactive jobs that have ended and are known, so that who is late is told that."""
 
 
 class SchedulerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +74,7 @@ class Scheduler:
         limits: LimitSettings,
         settings: SchedulerSettings,
         tasks: TaskGroup,
+        tools: ToolSettings | None = None,
     ) -> None:
         self._pools = pools
         self._records = records
@@ -77,9 +82,12 @@ class Scheduler:
         self._limits = limits
         self._settings = settings
         self._tasks = tasks
+        self._tools = tools or ToolSettings()
         self._slots = Slots(settings.slots, lambda lang: bool(pools[lang].failing()), self._notify)
         self._carrier = Carrier(executor, pools, self._slots, records, workspaces, starts=settings.starts, queue_ttl_s=settings.queue_ttl_s)
         self._jobs: dict[tuple[str, str], InHand] = {}
+        self._talked: dict[tuple[str, str], None] = {}
+        """Jobs that could be talked to, and have ended; the latest of them."""
         self.sessions = None if workspaces is None else workspaces.sessions
         """What ingresses ask of sessions."""
         self._draining = False
@@ -138,13 +146,27 @@ class Scheduler:
         )
 
     async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
-        """Send an interactive job more standard input. Raises NotFound, Rejected and OverLimit, see `Services.feed`."""
+        """Send an interactive job more standard input. Raises NotFound, Conflict, Rejected and OverLimit, see `Services.feed`."""
+        stdin = self._talking(tenant, job_id).stdin
+        if stdin is None:
+            raise Rejected("interactive: the job was submitted without it, and takes no more standard input")
+        await stdin.feed(data, end=end)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        """Answer a call of a tool. Raises NotFound, Conflict, Rejected and OverLimit, see `Services.answer`."""
+        tools = self._talking(tenant, job_id).tools
+        if tools is None:
+            raise Rejected("tools: the job was submitted without any, and waits for no answers")
+        tools.answer(call, answer, failed=failed)
+
+    def _talking(self, tenant: str, job_id: str) -> InHand:
+        """The job that is talked to. Raises NotFound and Conflict."""
         in_hand = self._jobs.get((tenant, job_id))
+        if in_hand.ended if in_hand is not None else (tenant, job_id) in self._talked:
+            raise Conflict(f"job {job_id[:80]!r} has ended")
         if in_hand is None:
             raise NotFound(f"there is no job {job_id[:80]!r} in hand here")
-        if in_hand.stdin is None:
-            raise Rejected("interactive: the job was submitted without it, and takes no more standard input")
-        await in_hand.stdin.feed(data, end=end)
+        return in_hand
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """`queued`, `running`, the result of a job that ended, or None for no such job. Raises StoreError."""
@@ -241,6 +263,8 @@ class Scheduler:
         in_hand = InHand(job, owned, asyncio.get_running_loop().time(), kept=kept)
         if job.interactive:
             in_hand.stdin = Stdin(self._limits.input_bytes)
+        if job.tools:
+            in_hand.tools = Tools(job, self._tools)
         self._jobs[in_hand.key] = in_hand
         self._carrier.arriving.add(in_hand)
         carried = self._tasks.create_task(self._carrier.carry(in_hand, limits))
@@ -269,6 +293,10 @@ class Scheduler:
 
     def _ended(self, in_hand: InHand, _carried: asyncio.Task[None]) -> None:
         del self._jobs[in_hand.key]
+        if in_hand.stdin is not None or in_hand.tools is not None:
+            self._talked[in_hand.key] = None
+            while len(self._talked) > REMEMBERED:
+                del self._talked[next(iter(self._talked))]
         if not in_hand.ended:
             in_hand.end(None)  # cancelled before it began
         self._notify()
@@ -295,6 +323,7 @@ async def open_scheduler(
     pool_settings: PoolSettings | None = None,
     blobs: Blobs | None = None,
     workspace_settings: WorkspaceSettings | None = None,
+    tools: ToolSettings | None = None,
 ) -> AsyncGenerator[Scheduler, None]:
     """Take jobs while the block is open. Leaving it without `drain` gives back what is in hand.
 
@@ -327,7 +356,7 @@ async def open_scheduler(
             for pool in pools.values():
                 await pool.warmed()
         tasks = await stack.enter_async_context(open_nursery())
-        scheduler = Scheduler(executor, pools, records, workspaces, limits=limits, settings=settings, tasks=tasks)
+        scheduler = Scheduler(executor, pools, records, workspaces, limits=limits, settings=settings, tasks=tasks, tools=tools)
         sweep = tasks.create_task(scheduler.sweep())
         try:
             yield scheduler

@@ -13,10 +13,11 @@ from msgspec import Struct
 
 from .codec import JSON
 from .description import Description
-from .job import Event, Job, Limits, Result, Skipped, Stored
+from .job import Event, Job, Limits, Result, Reuse, Skipped, Stored
 from .letters import DeadLetters, Prepared
 from .sessions import Sessions
 from .stdin import Stdin
+from .tools import Tools
 
 _PLACEHOLDER = re.compile(r"\{(file|stem|main|tmp|memory_bytes)\}")
 
@@ -64,6 +65,8 @@ class Language(Struct, frozen=True, kw_only=True):
     """Image of its pods, without registry and tag."""
     warm: int = 0
     """Sandboxes kept warm by default."""
+    reuse: Reuse = "job"
+    """What one of its sandboxes serves. It is the daemon's settings that say so: what a plugin says here counts for nothing."""
     wall_multiplier: float = 1.0
     """Times the default wall time."""
     memory_multiplier: float = 1.0
@@ -160,8 +163,17 @@ class Services(Protocol):
     async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
         """Send an interactive job of this daemon more standard input; `end` after the last of it. Waits while the job reads too slowly.
 
-        Raises NotFound where this daemon has no such job in hand, Rejected where it is not interactive, OverLimit where more
-        comes than is kept until it starts.
+        Raises NotFound where this daemon has no such job in hand, Conflict where it had and the job has ended, Rejected where it is
+        not interactive, OverLimit where more comes than is kept until it starts.
+        """
+        ...
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        """Answer a call of a tool (`ToolCall`) that a job of this daemon waits for: with a result, which is JSON, or, where the tool
+        `failed`, with a text that says why.
+
+        Raises NotFound where this daemon has no such job in hand, Conflict where no such call waits, or the job has ended, Rejected
+        where the job names no tools or the answer is no JSON, OverLimit where it is too long; after these two the call waits on.
         """
         ...
 
@@ -239,6 +251,8 @@ class Content(Struct, frozen=True, kw_only=True):
     """Path below /mnt/data; empty for a snapshot."""
     size: int
     """Bytes that `read` gives."""
+    version: str = ""
+    """Names the bytes, which never change under it; empty where nothing does."""
     read: Callable[[], AsyncIterator[bytes]]
     """The bytes in chunks. Raises StoreError, and KeyError where they are gone."""
 
@@ -272,19 +286,27 @@ class Workspace(Protocol):
 
 
 class Sandbox(Protocol):
-    """One isolated place, used for one job and then gone."""
+    """One isolated place, used for one job and then gone; unless the language is `reuse`d, and it is `kept`."""
 
     tenant: str
     """Whose jobs it may have served before, empty for none. Another's job costs it a rebuild first."""
+    kept: bool
+    """Whether the job that it ran has left it ready for another: of the same session, or the same tenant, as the language says."""
 
     def run(
-        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+        self,
+        job: Job,
+        language: Language,
+        limits: Limits,
+        workspace: Workspace | None = None,
+        stdin: Stdin | None = None,
+        tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. `limits` has no None. Raises SandboxLost, and StoreError from `workspace`.
 
         Closing the iterator ends the job at once. `stdin`: what follows the job's own standard input, where it is interactive; it is
-        opened once the program can read it. Files that the job leaves go to `workspace`, where there is one, else
-        into the result.
+        opened once the program can read it; `tools` likewise, where the job names some. Files that the job leaves go to `workspace`,
+        where there is one, else into the result.
         """
         ...
 

@@ -8,7 +8,8 @@ from .errors import Rejected
 from .job import TOKEN, VERSION, Job
 
 _LONGEST_NAME = 256
-"""Characters of what a tenant calls its users and entities."""
+"""Characters of what a tenant calls its users, entities and tools."""
+_MOST_TOOLS = 1000
 
 
 def check_job(job: Job) -> None:
@@ -29,6 +30,7 @@ def check_job(job: Job) -> None:
         if limit is not None and not math.isfinite(limit):
             raise Rejected(f"limits.{field}: must be a finite number above 0")
     _check_session(job)
+    _check_tools(job.tools)
     if job.queue_ttl_s is not None and not math.isfinite(job.queue_ttl_s):
         raise Rejected("queue_ttl_s: must be a finite number above 0")
 
@@ -40,6 +42,16 @@ def _check_session(job: Job) -> None:
     for i, mount in enumerate(job.mounts):
         if mount.name:
             check_name(mount.name, f"mounts[{i}].name")
+
+
+def _check_tools(tools: tuple[str, ...]) -> None:
+    if len(tools) > _MOST_TOOLS:
+        raise Rejected(f"tools: {len(tools)} given, at most {_MOST_TOOLS} allowed")
+    for i, name in enumerate(tools):
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise Rejected(f"tools[{i}]: {name[:80]!r} must be printable, not empty and at most {_LONGEST_NAME} characters long")
+    if len(set(tools)) != len(tools):
+        raise Rejected("tools: each may be named once")
 
 
 def _check_program(job: Job) -> None:

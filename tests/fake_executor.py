@@ -33,11 +33,13 @@ from runnerd import (
 )
 from runnerd.spec import Workspace
 from runnerd.stdin import Stdin
+from runnerd.tools import Tools
 
 
 class FakeSandbox:
     def __init__(self, executor: "FakeExecutor", language: Language, number: int) -> None:
         self.tenant = ""
+        self.kept = False
         self.language = language
         self.number = number
         self.runs = 0
@@ -53,7 +55,13 @@ class FakeSandbox:
         return await asyncio.shield(self.gone)
 
     async def run(
-        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+        self,
+        job: Job,
+        language: Language,
+        limits: Limits,
+        workspace: Workspace | None = None,
+        stdin: Stdin | None = None,
+        tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
         assert self.closed == 0, "runs in a sandbox that is closed"
         assert language is self.language

@@ -73,6 +73,9 @@ class FakeServices:
     async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
         raise NotFound(f"there is no job {job_id} in hand here")
 
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        raise NotFound(f"there is no job {job_id} in hand here")
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         return "running" if (tenant, job_id) in self.running else self.results.get((tenant, job_id))
 

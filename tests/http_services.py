@@ -69,6 +69,9 @@ class HttpServices:
     async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
         raise NotFound(f"there is no job {job_id} in hand here")
 
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        raise NotFound(f"there is no job {job_id} in hand here")
+
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         return None
 

@@ -28,7 +28,7 @@ async def test_fills_itself_and_shows_it() -> None:
         assert (health.pop("starts"), health.pop("failed_starts"), health.pop("wait_ms")) == (3, 0, 0.0)
         assert health.pop("start_ms") >= 0
         assert health == {
-            "warm": 3, "starting": 0, "leased": 0, "ending": 0, "waiting": 0, "target": 3, "limit": 13, "failing": ""
+            "reuse": "job", "warm": 3, "starting": 0, "leased": 0, "kept": 0, "ending": 0, "waiting": 0, "target": 3, "limit": 13, "failing": ""
         }  # fmt: skip
     assert executor.alive == 0
     assert all(sandbox.closed == 1 for sandbox in executor.closed)

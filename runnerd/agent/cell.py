@@ -7,6 +7,8 @@ The agent tells it what to do; it decides nothing.
     F fds      fork a child                            k cpu rss file         the kill is sent: nothing runs any more
     N fds      renew the directories, then fork        x status cpu rss file  the child has ended and everything is reaped
     K          kill everything                         o name                 over this limit, everything is killed
+    S          stop the child, or else K               s cpu rss file         it is stopped, and nothing else is there
+    W          have it go on
     M bytes n  memory from now on, and processes, where we watch them
 
 `file` is the name of the one file in the workspace, where there is exactly one thing in it; empty says nothing.
@@ -186,6 +188,12 @@ class Cell:
         self._processes = 0
         """Most processes and threads; 0 where something else limits them."""
         self._child = 0
+        self._sleeper = 0
+        """A child that is stopped: beside it others are forked, one at a time."""
+        self._awake_ns = 0
+        """CPU time of the child, or the sleeper, that was told when it was stopped."""
+        self._told_ns = 0
+        """CPU time of children that live or have lived on, as was told then."""
         self._status = 0
         self._rss = 0
         self._reaper = reaper.for_level(options.level)
@@ -227,6 +235,10 @@ class Cell:
             self._fork(fds)
         elif code == b"K":
             self._kill()
+        elif code == b"S":
+            self._sleep()
+        elif code == b"W":
+            self._wake()
         elif code == b"M":
             _, self._memory, self._processes = WATCHED.unpack(message)
         else:  # the agent is gone
@@ -235,6 +247,10 @@ class Cell:
 
     def _renew(self) -> None:
         """Make the directories as they were; a ruleset stands for those that it was made for."""
+        if self._sleeper:
+            self._sleeper = 0
+            self._reaper.kill()
+            self._reap(wait=True)
         made_anew = [directory.renew() for directory in self._directories]
         if any(made_anew) and self._ruleset is not None:
             self._ruleset.close()
@@ -244,6 +260,8 @@ class Cell:
         stdout, stderr, control = fds
         if self._ruleset is None:
             self._ruleset = reach.ruleset(self._options, self._slot)
+        if not self._sleeper:
+            self._awake_ns = 0
         pid = forks.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -253,32 +271,58 @@ class Cell:
             os.close(fd)
         self._child, self._status, self._rss = pid, 0, 0
 
+    def _sleep(self) -> None:
+        """Stop the child, where it is alone and has one thread: then nothing of it runs until it goes on. Else end everything."""
+        self._reap()
+        if not self._child:
+            return  # that was told
+        if not reaper.stopped(self._child) or self._reaper.tasks() != 1 or self._reaper.tasks() != 1:
+            self._kill()
+            return
+        cpu, rss = reaper.usage(self._child)
+        self._sleeper, self._child, self._memory = self._child, 0, 0
+        spent, self._awake_ns = cpu - self._awake_ns, cpu
+        self._told_ns += spent
+        self._control.send(KILLED.pack(b"s", max(0, spent), rss) + self._directories[0].only_file())
+
+    def _wake(self) -> None:
+        self._child, self._sleeper = self._sleeper, 0
+        self._status, self._rss = 0, 0
+        if self._child:
+            os.kill(self._child, signal.SIGCONT)
+        else:
+            self._control.send(ENDED.pack(b"x", signal.SIGKILL, 0, 0))
+
     def _kill(self) -> None:
         """End everything, and say what the child cost so far."""
+        self._sleeper = 0
         cpu, rss = reaper.usage(self._child) if self._watch and self._child else (0, 0)
         self._reaper.kill()
         self._control.send(KILLED.pack(b"k", cpu, rss) + self._directories[0].only_file())
 
-    def _reap(self) -> None:
-        """Collect what has ended; when the child has, end what it left behind and report."""
+    def _reap(self, wait: bool = False) -> None:
+        """Collect what has ended; when the child has, end what it left behind and report. `wait` until all have."""
         ended = False
         while True:
             try:
-                pid, status, usage = os.wait4(-1, 0 if ended else os.WNOHANG)
+                pid, status, usage = os.wait4(-1, 0 if (ended and not self._sleeper) or wait else os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
             if pid == self._child:
                 self._status, self._rss = status, usage.ru_maxrss * 1024
-                self._reaper.kill()
+                if not self._sleeper:  # beside it there are only children of ours, which start nothing
+                    self._reaper.kill()
                 ended = True
+            elif pid == self._sleeper:
+                self._sleeper = 0
             elif ended:
                 self._reaper.kill()  # only where a kill may miss a process that was being forked
         if ended:
             self._child, self._memory = 0, 0
             spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = int((spent.ru_utime + spent.ru_stime) * 1e9)
+            cpu = max(0, int((spent.ru_utime + spent.ru_stime) * 1e9) - self._told_ns)
             self._control.send(ENDED.pack(b"x", self._status, cpu, self._rss) + self._directories[0].only_file())
 
     def _check(self) -> None:

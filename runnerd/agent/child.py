@@ -2,14 +2,14 @@
 
 It takes one request from its control socket and becomes it: a program (`run`), or the collection of the files that
 a program left (`collect`). It reads everything as the job's user, inside the job's root: no path is ever opened
-with more rights than the job has.
+with more rights than the job has. An interpreter that lives on takes further programs, see again.py.
 
     to the child                              from the child
     run     {argv | python, file, files, …}   ready   {}
     file    {name} body, more: true           failed  {reason | limit}    before the program runs
     state   {} body, more: true               loading {}                  all that was to come is there, a snapshot among it
     collect {inputs, stamp, …}                began   {changed, …}        the program runs: only where the request says `begins`
-                                              done    {code, dirty}       a warm program ended; it may only choose its own code
+                                              done    {code, dirty, …}    a warm program ended; it may only choose its own code
                                               taken   {size | problem, …} what follows is a snapshot of that size
                                               state   {} body
                                               file, skipped, collected    see collect.py
@@ -17,7 +17,6 @@ with more rights than the job has.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -25,15 +24,16 @@ import signal
 import socket
 from typing import Any, NamedTuple, NoReturn
 
-from . import collect, landlock, linux, pages, preload, program, seccomp, variables
-from .frames import HEAD, Header, Unpacker, pack
+from . import again, collect, ending, landlock, linux, pages, preload, program, seccomp, variables, writing
+from .ending import CONTROL
+from .frames import Header, Unpacker, pack
 from .options import POD, PROCESS, STRONG, USERNS, Options
 
-_read_fd, _write_fd, _getpid, _len = os.read, os.write, os.getpid, len
-CONTROL = 3
-"""Descriptor of the control socket. A program that a job starts does not inherit it."""
+_getpid, _dup2, _close = os.getpid, os.dup2, os.close
 RULESET = 4
 """Descriptor of the Landlock ruleset, until it is enforced."""
+MOST_FDS = 3
+"""Descriptors that come with a request: standard input, and two for calls of tools."""
 CELL_PROCESSES = 4
 """At most so many processes and threads per cell are our own, and the agent's."""
 OOM_SCORE = 500
@@ -126,11 +126,11 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-class _Requests:
+class Requests:
     """Frames from the control socket, with the descriptors that came along."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
+        self.control = control
         self._unpacker = Unpacker()
         self._frames: list[tuple[Header, bytes]] = []
         self.fds: list[int] = []
@@ -138,18 +138,27 @@ class _Requests:
     def next(self) -> tuple[Header, bytes] | None:
         """The next frame; None where the agent hung up."""
         while not self._frames:
-            data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
+            data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, MOST_FDS)
             self.fds += fds
             if not data:
                 return None
             self._frames = self._unpacker.feed(data)
         return self._frames.pop(0)
 
+    def place(self, request: Header) -> list[int]:
+        """Put the descriptors that came with a request where it says; returns where."""
+        numbers: list[int] = request.get("fds", [])
+        for number in numbers:
+            fd = self.fds.pop(0)
+            _dup2(fd, number)
+            _close(fd)
+        return numbers
+
 
 def serve(options: Options, slot: int, control: socket.socket) -> int:
     """Say that the child is ready, take one request and become it. Returns the exit code of what runs in this interpreter."""
     control.sendall(pack({"type": "ready"}))
-    requests = _Requests(control)
+    requests = Requests(control)
     first = requests.next()
     if first is None:
         return 0
@@ -159,16 +168,14 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
         return 0
     free_inodes = os.statvfs(".").f_ffree
     try:
-        changed = _take_files(request, requests)
+        changed = writing.take_files(request, requests)
         state = _take_state(request, requests)
     except OSError as error:
-        control.sendall(pack({"type": "failed", **_file_failure(error)}))
+        control.sendall(pack({"type": "failed", **writing.failure(error)}))
         return 125
-    if requests.fds:
-        os.dup2(requests.fds[0], 0)
-        os.close(requests.fds[0])
+    requests.place(request)
     began = _Began(control, changed, state) if request.get("begins") else None
-    return _become(request, options, slot, control, free_inodes, began)
+    return _become(request, options, slot, requests, free_inodes, began)
 
 
 class _Began:
@@ -188,44 +195,7 @@ class _Began:
         self._control.sendall(pack(header))
 
 
-def _file_failure(error: OSError) -> Header:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return {"limit": "workspace_bytes"}
-    return {"reason": f"could not write {error.filename!r}: {error.strerror}"}
-
-
-def _take_files(request: Header, requests: _Requests) -> int:
-    """Write the job's files, all with the same time: what still has it at the end was not touched.
-
-    Returns when the last of them was changed, by the clock that nobody can set (ctime, in ns), where the agent wants to know.
-    """
-    stamp = request["stamp"]
-    begins = request.get("begins", False)
-    changed = 0
-    for _ in range(request["files"]):
-        fd = -1
-        try:
-            more = True
-            while more:
-                frame = requests.next()
-                if frame is None:
-                    raise OSError(errno.EPIPE, "the agent hung up")
-                header, body = frame
-                if fd < 0:
-                    fd = create(header["name"])
-                while body:
-                    body = body[os.write(fd, body) :]
-                more = header.get("more", False)
-            os.utime(fd, ns=(stamp, stamp))
-            if begins:
-                changed = max(changed, os.fstat(fd).st_ctime_ns)
-        finally:
-            if fd >= 0:
-                os.close(fd)
-    return changed
-
-
-def _take_state(request: Header, requests: _Requests) -> bytearray | None:
+def _take_state(request: Header, requests: Requests) -> bytearray | None:
     """The snapshot to load, None for none."""
     state = request.get("state")
     if not state or not state["load"]:
@@ -243,15 +213,7 @@ def _take_state(request: Header, requests: _Requests) -> bytearray | None:
     return snapshot
 
 
-def create(name: str) -> int:
-    """A new file below the current directory, and the directories above it."""
-    directory = os.path.dirname(name)
-    if directory:
-        os.makedirs(directory, exist_ok=True)
-    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o755)
-
-
-def _become(request: Header, options: Options, slot: int, control: socket.socket, free_inodes: int, began: _Began | None) -> int:
+def _become(request: Header, options: Options, slot: int, requests: Requests, free_inodes: int, began: _Began | None) -> int:
     """Run the program in this interpreter, or replace it by another."""
     limits = request["limits"]
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
@@ -260,7 +222,9 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
         _limit(resource.RLIMIT_NPROC, limits["processes"])
     elif options.level not in (STRONG, POD):  # one count for all cells and the agent: it stops a bomb, and is no limit of one job
         _limit(resource.RLIMIT_NPROC, limits["processes"] + CELL_PROCESSES * options.cells)
-    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
+    lives_on = request.get("lives_on", False)
+    if not lives_on:
+        resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
     env = _environment(options, slot, request["env"])
     if request["python"]:
         os.environ.clear()
@@ -271,11 +235,13 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
         pid = os.getpid() if state else 0
         if began is not None:
             began.say(namespace)
+        if lives_on:
+            return again.live(request, requests, namespace, lambda asked: _environment(options, slot, asked))
         code = program.run(path, namespace)
-        _say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
+        ending.say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
         if state and state["most"] and (code == 0 or state["on_error"]):
             variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL)
-        _wait_to_be_killed()
+        ending.wait_to_be_killed()
         return code
     if began is not None:
         began.say()
@@ -285,7 +251,7 @@ def _become(request: Header, options: Options, slot: int, control: socket.socket
     try:
         os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell wanted
     except (OSError, ValueError) as error:
-        control.sendall(pack({"type": "failed", "reason": f"could not start {argv[0]!r}: {error}"}))
+        requests.control.sendall(pack({"type": "failed", "reason": f"could not start {argv[0]!r}: {error}"}))
     return 125
 
 
@@ -294,19 +260,6 @@ def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str
     env = {**options.env, "HOME": options.tmp(slot), "TMPDIR": options.tmp(slot), **asked}
     paths = f"{asked['PATH']}:{options.env['PATH']}".split(":") if "PATH" in asked and "PATH" in options.env else []
     return {**env, "PATH": ":".join(dict.fromkeys(paths))} if paths else env
-
-
-def _say_done(code: int, clean: bool) -> None:
-    """Tell the end with nothing that the program may have replaced."""
-    header = b'{"type":"done","code":%d,"dirty":%s}' % (code, b"false" if clean else b"true")
-    with contextlib.suppress(OSError):  # the program may have used up the socket
-        _write_fd(CONTROL, HEAD.pack(_len(header), 0) + header)
-
-
-def _wait_to_be_killed() -> None:
-    """Until then the cost of this process can be read."""
-    with contextlib.suppress(OSError):
-        _read_fd(CONTROL, 1)
 
 
 def _only_one_file(name: str, directory: str, free_inodes: int) -> bool:

@@ -26,6 +26,9 @@ def collect(request: Header, control: socket.socket) -> None:
     `changed`, where it is not 0, is when the last of them was written, by the clock that no program can set back (ctime):
     then a file counts as changed even where its size and time were made the old ones. Only what happens in the same tick
     of that clock (4 ms at most) as the writing of the inputs may go unnoticed.
+
+    With `restamp`, for a workspace that another job will use: what is sent gets the time `stamp`, so that it counts as an input
+    from then on, and `collected` names the inputs that are `missing` and says when the last file was stamped (`changed`).
     """
     Collector(request, control).run()
 
@@ -42,8 +45,10 @@ class Collector:
         self._bytes_left: int = request["total_bytes"]
         self._entries_left: int = request["entries"]
         self._skipped_left: int = request["skipped"]
+        self._restamp: bool = request.get("restamp", False)
         self._control = control
         self._sent = 0
+        self._seen: set[str] = set()
 
     def run(self) -> None:
         """Walk the current directory and send what is to be sent."""
@@ -53,7 +58,11 @@ class Collector:
                 self._offer(name, fd, info)
             finally:
                 os.close(fd)
-        self._control.sendall(pack({"type": "collected"}))
+        collected: Header = {"type": "collected"}
+        if self._restamp:
+            missing = [name for name in self._inputs if name not in self._seen]
+            collected.update(missing=missing, changed=self._changed)
+        self._control.sendall(pack(collected))
 
     def _walk(self, directory: int, path: str, depth: int) -> Iterator[tuple[str, int, os.stat_result]]:
         """Regular files below an open directory, which is closed at the end; each as name, open descriptor and status."""
@@ -102,6 +111,7 @@ class Collector:
         return sorted(names)
 
     def _untouched(self, name: str, info: os.stat_result) -> bool:
+        self._seen.add(name)
         same = self._inputs.get(name) == info.st_size and info.st_mtime_ns == self._stamp
         return same and (not self._changed or info.st_ctime_ns <= self._changed)
 
@@ -120,6 +130,9 @@ class Collector:
     def _send(self, name: str, fd: int, size: int) -> None:
         self._sent += 1
         self._bytes_left -= size
+        if self._restamp:
+            os.utime(fd, ns=(self._stamp, self._stamp))
+            self._changed = max(self._changed, os.fstat(fd).st_ctime_ns)
         header: dict[str, Any] = {"type": "file", "name": name, "size": size}
         while True:
             body = os.read(fd, min(CHUNK, size)) if size else b""

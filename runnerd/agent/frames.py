@@ -7,6 +7,7 @@
     run    {tenant, lang, stages, env, …}         loaded  {problem, skipped}        what became of the snapshot that was sent
     state  {} body, more: true = goes on          started {stage}
     stdin  {} body, empty body = end of input     output  {stream, stage} body
+    answer {} body, more: true = goes on          call    {} body, more: true = goes on, cut: true = was too long
                                                   ended   {stage, …}                a stage is over
                                                   taken   {size, problem, skipped}  a snapshot follows, or is none or cut off
                                                   state   {} body, more: true = goes on
@@ -22,6 +23,9 @@ and `started` is said, only when they are all there and the program begins. `sta
 of variables comes (`state` frames, after the files), how large the one at the end may be (0: none is taken), and whether
 it is taken of a program that failed. `stays: true` in it: `taken` with `same: true` says that the snapshot is the one
 that was loaded, and does not come again. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an exception's.
+
+A job that may call tools has `tools: {calls, open, bytes, wait_s}` in its `run`. Each `call` is a line that the program wrote,
+without its newline; each is answered once, by a line with it, which the program reads.
 """
 
 from __future__ import annotations

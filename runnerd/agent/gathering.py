@@ -33,6 +33,8 @@ class Gathering:
         self._limit_s = limit_s
         self._too_slow = too_slow
         self._deadline: Timer | None = None
+        self.failed = False
+        """Whether not all could be read."""
         self._amid = False
         """Whether pieces of a file are still to come."""
 
@@ -56,6 +58,7 @@ class Gathering:
             self._deadline.cancel()
         if not failed:
             return
+        self.failed = True
         if self._amid:
             self._listener.emit({"type": "file", "cut": True})
         self._listener.emit({"type": "skipped", "name": ".", "reason": "the files could not be read in time, or not at all"})

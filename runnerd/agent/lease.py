@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .frames import FrameError, Header, Unpacker, pack
+from .lasting import LastingRun, Remains
 from .loop import Channel, Loop
 from .run import Run
 from .slot import Slot
@@ -15,6 +16,8 @@ from .slot import Slot
 if TYPE_CHECKING:
     from .server import Server
 
+SESSION = "session"
+"""What a job asks to be kept: all that its session's next one can use."""
 HELD = ("loaded", "started", "output", "ended", "taken", "state", "file", "skipped")
 """Frames that may wait for the next one."""
 PENDING_FRAMES = 64
@@ -22,7 +25,11 @@ PENDING_FRAMES = 64
 
 
 class Lease:
-    """A connection of the executor. It gets a slot, says so, takes one job and ends."""
+    """A connection of the executor. It gets a slot, says so, takes one job and ends.
+
+    A job may ask that what it leaves is kept (`keep`): where that could be done, `done` says so, and the next job of its session
+    can come on the same connection.
+    """
 
     def __init__(self, loop: Loop, server: Server, sock: socket.socket) -> None:
         self._loop = loop
@@ -32,8 +39,12 @@ class Lease:
         self._slot: Slot | None = None
         self._run: Run | None = None
         self._request: Header | None = None
+        self._remains: Remains | None = None
+        """What the last job has left standing; with it, the slot waits for the next one."""
         self._asked = 0.0
         self._made_wait = False
+        self._over = False
+        """Whether there is no more to say."""
         self._channel = Channel(loop, sock, self._data, self._closed, self._has_room)
 
     def give(self, slot: Slot) -> None:
@@ -51,6 +62,11 @@ class Lease:
         self.emit({"type": "lost", "reason": reason})
         self._channel.close_when_empty()
 
+    def ready(self) -> None:
+        """What the last job has left is ready for the next one."""
+        if self._slot is not None and self._request is not None:
+            self._start(self._slot, self._request)
+
     def _data(self, data: bytes) -> None:
         try:
             for header, body in self._unpacker.feed(data):
@@ -64,6 +80,8 @@ class Lease:
         kind = header["type"]
         if kind == "run":
             self._take(header)
+        elif self._over or self._request is None:
+            pass  # it comes late: its job is over
         elif self._run is None:
             self._pending.append((header, body))
             self._channel.pause(len(self._pending) > PENDING_FRAMES)
@@ -76,7 +94,12 @@ class Lease:
             raise ValueError("a lease takes one job, once it is ready")
         self._request = request
         self._asked = time.monotonic()
-        if slot.tenant in ("", request["tenant"]):
+        if self._remains is not None:
+            if slot.tenant != request["tenant"]:
+                raise ValueError("what is kept is another tenant's")
+            if isinstance(slot.user, _Keeping) and slot.user.ready:
+                self._start(slot, request)
+        elif slot.tenant in ("", request["tenant"]):
             self._start(slot, request)
         else:
             self._slot = None
@@ -84,7 +107,10 @@ class Lease:
 
     def _start(self, slot: Slot, request: Header) -> None:
         slot.tenant = request["tenant"]
-        run = Run(self._loop, self._server.options, slot, request, self, self._asked)
+        if request.get("keep") == SESSION:
+            run: Run = LastingRun(self._loop, self._server.options, slot, request, self, self._asked, self._remains)
+        else:
+            run = Run(self._loop, self._server.options, slot, request, self, self._asked)
         self._run = slot.user = run
         self._server.count_job()
         run.start()
@@ -99,19 +125,15 @@ class Lease:
             run.file(header, body)
         elif header["type"] == "state":
             run.state(header, body)
-        elif header["type"] == "stdin" and run.stdin is not None:
-            if body:
-                run.stdin.write(body)
-            else:
-                run.stdin.close_when_empty()
+        else:
+            run.pipes.take(header, body)
         self.child_room()
 
     def child_room(self) -> None:
         """Read from the executor as fast as the child reads."""
         slot, run = self._slot, self._run
         if slot is not None and run is not None:
-            stdin_full = run.stdin is not None and run.stdin.full
-            self._channel.pause(slot.child_full or stdin_full)
+            self._channel.pause(slot.child_full or run.pipes.full)
 
     def emit(self, header: Header, body: bytes = b"") -> None:
         """Send a frame to the executor; the job's output waits while it does not read."""
@@ -131,13 +153,32 @@ class Lease:
         return made
 
     def over(self) -> None:
-        """The job is over: leave the slot to renew itself, and hang up once all is said."""
+        """The job is over: leave the slot to renew itself."""
+        if self._kept():
+            return
         slot, self._slot, self._run = self._slot, None, None
         if slot is not None:
             slot.user = None
             if slot.child_over:
                 slot.fork(renew=True)
-        self._channel.close_when_empty()
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """The executor hangs up, and not we: input that it still sends would break the connection, and cost it the result."""
+        self._over = True
+        self._pending.clear()
+        self._channel.pause(False)
+
+    def _kept(self) -> bool:
+        """Keep what the job has left, where it has; returns whether."""
+        run, slot = self._run, self._slot
+        if slot is None or not isinstance(run, LastingRun) or run.remains is None:
+            return False
+        self._remains, self._run, self._request = run.remains, None, None
+        self._pending.clear()
+        self._channel.pause(False)
+        slot.user = _Keeping(self, slot, self._remains.asleep)
+        return True
 
     def _closed(self) -> None:
         """The executor has hung up: whatever runs for it ends."""
@@ -149,7 +190,82 @@ class Lease:
         elif slot is not None:
             self._slot = None
             slot.user = None
-            self._server.idle(slot)
+            if self._remains is not None:
+                renew(slot)
+            else:
+                self._server.idle(slot)
+
+
+def renew(slot: Slot) -> None:
+    """Have a slot that nobody uses any more made as it was before its first job."""
+    slot.user = None
+    if slot.child_over:
+        slot.fork(renew=True)
+    else:
+        slot.kill()
+
+
+class _Keeping:  # its methods are those of slot.Tenant
+    """A slot's user between two jobs of a session: unless an interpreter sleeps, it has a child forked in what the last one left."""
+
+    def __init__(self, lease: Lease, slot: Slot, asleep: bool) -> None:
+        self._lease = lease
+        self._slot = slot
+        self._asleep = asleep
+        self._forked = False
+        if slot.child_over:
+            self._go_on()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next job can begin."""
+        return self._slot.child_over if self._asleep else self._forked and self._slot.ready
+
+    def _go_on(self) -> None:
+        if not self._asleep:
+            self._forked = True
+            self._slot.fork(renew=False)
+
+    def child_ready(self) -> None:
+        """The next child waits for its request."""
+        self._lease.ready()
+
+    def child_said(self, header: Header, body: bytes) -> None:
+        """Nothing that is said without a job matters."""
+
+    def output(self, stream: str, data: bytes) -> None:
+        """Nothing either."""
+
+    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """The last child will have ended soon."""
+
+    def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:  # noqa: ARG002
+        """The last child has ended: the next one can come."""
+        if self._forked:
+            self._lease.lose(f"its standby child ended (wait status {status})")
+            renew(self._slot)
+        elif self._asleep:
+            self._lease.ready()
+        else:
+            self._go_on()
+
+    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """Nobody was told to sleep."""
+
+    def sleeper_lost(self) -> None:
+        """The interpreter has ended, and with it what the next job was to find."""
+        self._lease.lose("its interpreter ended while it waited for the next job")
+        renew(self._slot)
+
+    def child_room(self) -> None:
+        """Nothing waits."""
+
+    def over_limit(self, limit: str) -> None:
+        """Not without a job."""
+
+    def cell_lost(self, reason: str) -> None:
+        """The cell died meanwhile."""
+        self._lease.lose(reason)
 
 
 class _Waiting:  # its methods are those of slot.Tenant
@@ -173,6 +289,12 @@ class _Waiting:  # its methods are those of slot.Tenant
     def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:  # noqa: ARG002
         """The child died while it waited."""
         self._lease.lose(f"its standby child ended (wait status {status})")
+
+    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """Nobody was told to sleep."""
+
+    def sleeper_lost(self) -> None:
+        """Nobody sleeps."""
 
     def child_room(self) -> None:
         """Nothing waits."""

@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -224,11 +224,11 @@ class Channel(Outbox):
             self._paused = paused
             self._update()
 
-    def send_fd(self, data: bytes, fd: int) -> None:
-        """Send data with a descriptor at once, in front of nothing: only while nothing waits."""
+    def send_fds(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send data with descriptors at once, in front of nothing: only while nothing waits."""
         duplicate = socket.socket(fileno=os.dup(self._fd))
         try:
-            sent = socket.send_fds(duplicate, [data], [fd])
+            sent = socket.send_fds(duplicate, [data], fds)
         except OSError:
             return
         finally:

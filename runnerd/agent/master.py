@@ -19,7 +19,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import cell, child, forks, linux, preload, program, rehearsal, root, seccomp, snapshot
+from . import calling, cell, child, forks, linux, preload, program, rehearsal, root, seccomp, snapshot
 from .options import NAMESPACED, STRONG, USERNS, Options
 
 CONTROL = 3
@@ -72,6 +72,7 @@ def _prepare(options: Options) -> child.Ground:
         root.build(options, as_root=options.level == STRONG)
         linux.mount("tmpfs", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m")  # noqa: S108
     program.hide_agent()
+    sys.modules[calling.NAME] = calling
     with forks.skipping_hooks():
         preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
     sockets = (socket.AF_UNIX,) if options.namespaced else None  # at level `pod` the cell makes a filter of its own

@@ -188,9 +188,12 @@ class PodLease(Lease):
 
     def over(self) -> None:
         """The job is over."""
+        if self._kept():
+            return
         if self._slot is not None:
             self._slot.user = _Nobody()
         self._slot = self._run = None
+        self._await_end()
 
 
 class _Nobody:  # its methods are those of slot.Tenant

@@ -14,15 +14,21 @@ from typing import Any
 
 def namespace(path: str, args: list[str], stream: bool) -> dict[str, Any]:
     """Make this interpreter one that was started with the program at `path`; returns the globals of its `__main__`."""
-    sys.argv = [path, *args]
     sys.path.insert(0, os.path.dirname(path))
-    if stream:
-        _reconfigure(line_buffering=True)
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=builtins)
-    sys.modules["__main__"] = main
     _mains.append(main)
+    enter(path, args, stream, main.__dict__)
     return main.__dict__
+
+
+def enter(path: str, args: list[str], stream: bool, variables: dict[str, Any]) -> None:
+    """Make the last namespace that of the program at `path`, which is the first or a later one."""
+    sys.argv = [path, *args]
+    variables.update(__file__=path, __name__="__main__")
+    sys.modules["__main__"] = _mains[-1]
+    if sys.stdout.line_buffering != stream:
+        sys.stdout.reconfigure(line_buffering=stream)  # type: ignore[union-attr]
 
 
 _mains: list[types.ModuleType] = []
@@ -34,6 +40,47 @@ def run(path: str, variables: dict[str, Any]) -> int:
     gc.enable()
     code = _guarded(lambda: execute(path, variables))
     return _finish(code)
+
+
+def run_on(path: str, variables: dict[str, Any]) -> tuple[int, bool]:
+    """As `run`; but where the program ends well and nothing of it goes on, the interpreter does not come to its end.
+
+    Returns its exit code, and whether another program can be run.
+    """
+    gc.enable()
+    code = _guarded(lambda: execute(path, variables))
+    if code == 0 and _calm():
+        return _flushed(code), True
+    return _finish(code), False
+
+
+def forget_modules(directory: str) -> None:
+    """Have modules of a directory imported afresh: their files may be others now."""
+    beginning = directory.rstrip("/") + "/"
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if isinstance(path, str) and path.startswith(beginning) and name != "__main__":
+            del sys.modules[name]
+    for path in [path for path in sys.path_importer_cache if (path + "/").startswith(beginning)]:
+        del sys.path_importer_cache[path]
+    lines = getattr(sys.modules.get("linecache"), "cache", None)
+    if lines is not None:
+        lines.clear()
+
+
+def _calm() -> bool:
+    """Wait for the program's threads, but for those that wait for work themselves; whether none is left."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return True
+    pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+    try:
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread() and not thread.daemon and thread not in pools:
+                thread.join()
+        return bool(threading.active_count() == 1)
+    except BaseException:  # noqa: BLE001 - the program may have replaced any of these functions, or be interrupted
+        return False
 
 
 def hide_agent() -> None:
@@ -97,6 +144,10 @@ def _finish(code: int) -> int:
         atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter never gets to its own end
     except BaseException as error:  # noqa: BLE001 - handlers are the program's
         _report(error)
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -104,7 +155,3 @@ def _finish(code: int) -> int:
             code = code or 120
     return code
 
-
-def _reconfigure(line_buffering: bool) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=line_buffering)  # type: ignore[union-attr]

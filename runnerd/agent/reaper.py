@@ -124,6 +124,13 @@ def usage(pid: int) -> tuple[int, int]:
     return cpu, int(status[at + 6 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
 
 
+def stopped(pid: int) -> bool:
+    """Stop a child of ours with all its threads; False where it has ended. It stays to be waited for."""
+    os.kill(pid, signal.SIGSTOP)
+    found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return found is not None and found.si_code == os.CLD_STOPPED
+
+
 def _anonymous(pid: int) -> int:
     """Resident anonymous memory of a process in bytes; 0 where it is gone."""
     try:

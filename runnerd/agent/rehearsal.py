@@ -7,6 +7,7 @@ import os
 import socket
 
 from . import child, forks, linux, pages, tree
+from .ending import CONTROL
 from .frames import pack
 from .options import Options
 
@@ -69,9 +70,9 @@ def _rehearse(options: Options, pagemap: pages.PageMap, request: bytes) -> None:
     theirs.sendall(request)
     theirs.shutdown(socket.SHUT_WR)
     os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
-    os.dup2(ours.fileno(), child.CONTROL)
+    os.dup2(ours.fileno(), CONTROL)
     pagemap.before()
-    child.serve(options, 0, socket.socket(fileno=child.CONTROL))
+    child.serve(options, 0, socket.socket(fileno=CONTROL))
     pagemap.after()
 
 

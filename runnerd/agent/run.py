@@ -6,25 +6,24 @@ import os
 import time
 from typing import Any, Protocol
 
+from .clock import Clock
 from .frames import Header, pack
 from .gathering import Gathering, GatheringListener
 from .keeping import Keeping
-from .loop import Loop, Outbox, Timer
+from .loop import Loop, Timer
 from .options import Options
+from .pipes import Calls, PipeListener, Pipes
 from .slot import Slot
 
 FLOOD = 64
 """A program that writes so many times more than is kept is ended."""
 
 
-class RunListener(GatheringListener, Protocol):
+class RunListener(GatheringListener, PipeListener, Protocol):
     """The lease, as its run sees it."""
 
     def over(self) -> None:
         """There is no more to send. Called once."""
-
-    def child_room(self) -> None:
-        """The child takes more files or input."""
 
 
 class Run:
@@ -49,7 +48,7 @@ class Run:
         self._taking = False
         """Whether the program has ended and gives up its variables."""
         self._dirty: object = None
-        self._deadline: Timer | None = None
+        self._deadline: Timer | Clock | None = None
         self._started = asked
         self._written = {"stdout": 0, "stderr": 0}
         self._cause = ""
@@ -63,18 +62,12 @@ class Run:
         self._over = False
         self.stream: bool = request.get("stream", False)
         """Whether output is wanted as it is written."""
-        self.stdin: Outbox | None = None
-        self._stdin_read = -1
+        self.pipes = Pipes(loop, request, listener)
 
     def start(self) -> None:
         """Set the limits and give the waiting child its request; the files follow through `file`."""
-        if not self._limit():
-            return
-        if self._request.get("stdin"):
-            self._stdin_read, write = os.pipe()
-            os.set_blocking(write, False)
-            self.stdin = Outbox(self._loop, write, self._listener.child_room)
-        self._next_stage()
+        if self._limit():
+            self._next_stage()
 
     def _limit(self) -> bool:
         limits = self._request["limits"]
@@ -210,6 +203,12 @@ class Run:
         else:
             self._finish()
 
+    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """Never: nobody was told to sleep."""
+
+    def sleeper_lost(self) -> None:
+        """Never."""
+
     def child_room(self) -> None:
         """The child takes more."""
         self._listener.child_room()
@@ -261,18 +260,28 @@ class Run:
             request["begins"] = True
         if self._keeping is not None and stage.get("python"):
             request["state"] = {**self._request["state"], "load": self._keeping.load}
-        last = not self._stages
-        self._slot.send(pack(request), self._stdin_read if last else -1)
+        request.update(self._asks(stage))
+        theirs = {} if self._stages else self.pipes.theirs
+        if theirs:
+            request["fds"] = list(theirs)
+        self._slot.send(pack(request), list(theirs.values()))
         if not self._begins:
             self._start_clock()
 
+    def _asks(self, stage: Header) -> Header:  # noqa: ARG002 - for those that override it
+        """What else the child is asked for."""
+        return {}
+
     def _start_clock(self) -> None:
         """The program runs from now on."""
-        if not self._stages:
-            self._drop_stdin()
         self._started = time.monotonic()
         stage = self._stage
-        self._deadline = self._loop.call_after(stage["wall_s"], lambda: self.end("timeout"))
+        if self._stages or self.pipes.calls is None:
+            self._deadline = self._loop.call_after(stage["wall_s"], lambda: self.end("timeout"))
+        else:
+            self._deadline = self._clock(stage["wall_s"], self.pipes.calls)
+        if not self._stages:
+            self.pipes.drop_theirs()
         self._emit({"type": "started", "stage": stage["name"], "after_ms": (self._started - self._asked) * 1e3})
 
     def _end_stage(self, code: int | None, signal_number: int | None, cpu_ns: int, memory: int) -> None:
@@ -289,21 +298,15 @@ class Run:
             "cause": self._cause,
             "detail": self._detail,
             "wall_ms": ((self._ended or time.monotonic()) - self._started) * 1e3,
-            "cpu_ms": cpu_ns / 1e6,
-            "memory_bytes": memory,
             "written": self._written,
         }
-        if self._slot.group is not None:
-            usage = self._slot.group.usage()
-            ended.update(cpu_ms=usage.cpu_ns / 1e6, oom_kills=usage.oom_kills, refused=usage.pids_refused)
-            ended["memory_bytes"] = memory if usage.memory_bytes is None else usage.memory_bytes
-        self._emit(ended)
+        self._emit({**ended, **self._slot.cost(cpu_ns, memory)})
 
-    def _drop_stdin(self) -> None:
-        """The last child has it."""
-        if self._stdin_read >= 0:
-            os.close(self._stdin_read)
-            self._stdin_read = -1
+    def _clock(self, wall_s: float, calls: Calls) -> Clock:
+        """The time of a program that calls tools."""
+        clock = Clock(self._loop, wall_s, calls.wait_s, lambda: self.end("timeout"))
+        calls.on_wait, calls.ahead = clock.waits, self._slot.catch_up
+        return clock
 
     def _kill(self) -> None:
         if self._deadline is not None:
@@ -389,9 +392,10 @@ class Run:
             self._deadline.cancel()
         if self._gathering is not None:
             self._gathering.end()
-        if self.stdin is not None:
-            self.stdin.close()
-        self._drop_stdin()
+        self.pipes.close()
         if not lost or self._stage_over:
-            self._emit({"type": "done"})
+            self._emit(self._last_words())
         self._listener.over()
+
+    def _last_words(self) -> Header:
+        return {"type": "done"}

@@ -173,6 +173,7 @@ class Server:
             "enforced": enforced,
             "missing": missing,
             "python": answer["python"],
+            "tools": True,
         }
         self._listen()
         say("ready", json.dumps({**self.description, "reasons": self._reasons}))

@@ -7,19 +7,19 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Protocol
 
 from . import linux
 from .cell import ENDED, KILLED, WATCHED
 from .cgroup import Group
-from .frames import FrameError, Header, Unpacker
-from .loop import Channel, Loop, Timer
+from .ends import Ends
+from .frames import Header
+from .loop import Loop, Timer
 from .podgroup import PodGroup
 
 OWN_PROCESSES = 1
 """The cell's PID 1 is in the same cgroup as the job."""
-PIPE_READ = 1 << 16
 ALONE = 2
 """What a cgroup counts where there are only PID 1 and the child, with one thread."""
 BACKSTOP_S = 1.0
@@ -47,6 +47,12 @@ class Tenant(Protocol):
     def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:
         """The child has ended, and everything else in the cell with it; `status` is as of wait(2)."""
 
+    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
+        """The child is stopped, and nothing else runs in the cell: another can be forked beside it."""
+
+    def sleeper_lost(self) -> None:
+        """A child that was stopped has ended."""
+
     def child_room(self) -> None:
         """The child takes more files or input."""
 
@@ -70,9 +76,9 @@ class Slot:
         self._loop = loop
         self._listener = on_idle
         self._control: socket.socket | None = None
-        self._child: Channel | None = None
-        self._unpacker = Unpacker()
-        self._pipes: dict[str, int] = {}
+        self._child: Ends | None = None
+        self._sleeper: Ends | None = None
+        """Of a child that is stopped."""
         self._paused = False
         self._pidfd = -1
         self._pid = 0
@@ -98,35 +104,22 @@ class Slot:
         """Have the next child forked: with everything renewed for another job, or in what the last one left."""
         self.ready, self._alive = False, True
         self._drop_child()
-        self._unpacker = Unpacker()
-        ours, theirs = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        fds = [out_write, err_write, theirs.fileno()]
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        self._child = Channel(self._loop, ours, self._child_data, self._child_hung_up, self._child_has_room)
-        self._pipes = {"stdout": out_read, "stderr": err_read}
-        for stream, fd in self._pipes.items():
-            os.set_blocking(fd, False)
-            self._loop.watch(fd, self._pipe_watcher(stream))
+        if renew:
+            self._drop_sleeper()
+        child = self._child = Ends(self._loop, self)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", child.theirs))]
         try:
             if self._control is not None:
                 self._control.sendmsg([b"N" if renew else b"F"], ancillary)
         except OSError:
             pass  # the cell is gone: its pidfd tells
         finally:
-            theirs.close()
-            os.close(out_write)
-            os.close(err_write)
+            child.close_theirs()
 
-    def send(self, data: bytes, fd: int = -1) -> None:
-        """Give the child something to read, and a descriptor with it."""
-        if self._child is None:
-            return
-        if fd >= 0:
-            self._child.send_fd(data, fd)
-        else:
-            self._child.write(data)
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Give the child something to read, and descriptors with it."""
+        if self._child is not None:
+            self._child.send(data, fds)
 
     @property
     def child_over(self) -> bool:
@@ -144,6 +137,14 @@ class Slot:
             self.group.limit(memory_bytes, processes + OWN_PROCESSES, cpu_cores)
         if self.group is None or isinstance(self.group, PodGroup):
             self._tell(WATCHED.pack(b"M", memory_bytes, processes if self.group is not None else 0))
+
+    def cost(self, cpu_ns: int, memory: int) -> Header:
+        """What was used since the last `reset` of the group; of what it does not count, the cell's own figures."""
+        if self.group is None:
+            return {"cpu_ms": cpu_ns / 1e6, "memory_bytes": memory}
+        usage = self.group.usage()
+        counted = {"cpu_ms": usage.cpu_ns / 1e6, "memory_bytes": memory if usage.memory_bytes is None else usage.memory_bytes}
+        return {**counted, "oom_kills": usage.oom_kills, "refused": usage.pids_refused}
 
     def kill(self) -> None:
         """End everything in the cell."""
@@ -163,6 +164,24 @@ class Slot:
             linux.pidfd_send_signal(self._child_pidfd, signal.SIGKILL)
         return True
 
+    def sleep(self) -> None:
+        """Stop the child where nothing else is in the cell: `asleep` follows. Else end everything, as `kill` does."""
+        if self._backstop is None:
+            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+        self._tell(b"S")
+
+    def wake(self) -> bool:
+        """Have the child that is stopped go on, in the place of the one that has ended; False where it has ended itself."""
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is None or not sleeper.open:
+            return False
+        self._drop_child()
+        self._child = sleeper
+        sleeper.pause(False)
+        self.ready, self._alive = False, True
+        self._tell(b"W")
+        return True
+
     def destroy(self) -> None:
         """Kill the cell as a whole. `gone` of the listener follows."""
         self._destroying = True
@@ -176,14 +195,16 @@ class Slot:
             self._paused = paused
             if self._child is not None:
                 self._child.pause(paused)
-            for fd in self._pipes.values():
-                self._loop.modify(fd, 0 if paused else 1)
+
+    def catch_up(self) -> None:
+        """Read what the child, which still runs, has written so far."""
+        if self._child is not None:
+            self._child.catch_up()
 
     def drain_output(self) -> None:
         """Read what is in the pipes now."""
-        for stream in list(self._pipes):
-            while self._pipe_data(stream):
-                pass
+        if self._child is not None:
+            self._child.drain()
 
     def _tell(self, message: bytes) -> None:
         if self._control is not None:
@@ -209,6 +230,8 @@ class Slot:
                 self.user.killed(cpu, memory, os.fsdecode(message[KILLED.size :]))
         elif code == b"x":
             self._ended(message)
+        elif code == b"s":
+            self._asleep(message)
         elif code == b"o" and self.user is not None:
             self.user.over_limit(message[1:].decode())
         elif not message:
@@ -216,11 +239,24 @@ class Slot:
 
     def _ended(self, message: bytes) -> None:
         _, status, cpu_total, memory = ENDED.unpack_from(message)
-        cpu, self._cpu_before = cpu_total - self._cpu_before, cpu_total
+        cpu, self._cpu_before = max(0, cpu_total - self._cpu_before), cpu_total
         self._calm()
         if self.user is not None:
             self.user.child_ended(status, cpu, memory, os.fsdecode(message[ENDED.size :]))
         else:
+            self.fork(renew=True)
+
+    def _asleep(self, message: bytes) -> None:
+        _, cpu, memory = KILLED.unpack_from(message)
+        self._calm()
+        self.drain_output()
+        self._sleeper, self._child = self._child, None
+        if self._child_pidfd >= 0:
+            os.close(self._child_pidfd)
+            self._child_pidfd = -1
+        if self.user is not None:
+            self.user.asleep(cpu, memory, os.fsdecode(message[KILLED.size :]))
+        else:  # given up meanwhile
             self.fork(renew=True)
 
     def _calm(self) -> None:
@@ -230,19 +266,33 @@ class Slot:
             self._backstop.cancel()
             self._backstop = None
 
-    def _child_data(self, data: bytes) -> None:
-        try:
-            frames = self._unpacker.feed(data)
-        except FrameError:
-            if self._child is not None:
-                self._child.close()  # garbage of the job's: listen no more, its process tells how it ends
-                self._child = None
+    # What the ends of a child tell
+
+    def said(self, ends: Ends, header: Header, body: bytes) -> None:
+        """A frame of a child: of one that is stopped, or was dropped amid its frames, nobody wants it."""
+        if ends is not self._child:
             return
-        for header, body in frames:
-            if header.get("type") == "ready":
-                self._child_ready()
-            elif self.user is not None:
-                self.user.child_said(header, body)
+        if header.get("type") == "ready":
+            self._child_ready()
+        elif self.user is not None:
+            self.user.child_said(header, body)
+
+    def wrote(self, ends: Ends, stream: str, data: bytes) -> None:
+        """Output."""
+        if ends is self._child and self.user is not None:
+            self.user.output(stream, data)
+
+    def hung_up(self, ends: Ends) -> None:
+        """A child has ended, or listens no more."""
+        if ends is self._sleeper:
+            self._drop_sleeper()
+            if self.user is not None:
+                self.user.sleeper_lost()
+
+    def has_room(self, ends: Ends) -> None:
+        """The child takes more."""
+        if ends is self._child and self.user is not None:
+            self.user.child_room()
 
     def _child_ready(self) -> None:
         if self.ready:
@@ -264,40 +314,6 @@ class Slot:
         except OSError:
             return -1
 
-    def _child_hung_up(self) -> None:
-        self._child = None
-
-    def _child_has_room(self) -> None:
-        if self.user is not None:
-            self.user.child_room()
-
-    def _pipe_watcher(self, stream: str) -> Callable[[int], None]:
-        def readable(_: int) -> None:
-            self._pipe_data(stream)
-
-        return readable
-
-    def _pipe_data(self, stream: str) -> bool:
-        """Read one of the pipes once; returns whether there may be more."""
-        fd = self._pipes.get(stream, -1)
-        if fd < 0:
-            return False
-        try:
-            data = os.read(fd, PIPE_READ)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._close_pipe(stream)
-            return False
-        if self.user is not None:
-            self.user.output(stream, data)
-        return len(data) == PIPE_READ
-
-    def _close_pipe(self, stream: str) -> None:
-        fd = self._pipes.pop(stream)
-        self._loop.unwatch(fd)
-        os.close(fd)
-
     def _drop_child(self) -> None:
         if self._child is not None:
             self._child.close()
@@ -305,9 +321,12 @@ class Slot:
         if self._child_pidfd >= 0:
             os.close(self._child_pidfd)
             self._child_pidfd = -1
-        for stream in list(self._pipes):
-            self._close_pipe(stream)
         self._paused = False
+
+    def _drop_sleeper(self) -> None:
+        if self._sleeper is not None:
+            self._sleeper.close()
+            self._sleeper = None
 
     def _cell_ended(self) -> None:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
@@ -320,6 +339,7 @@ class Slot:
             self._control.close()
             self._control = None
         self._drop_child()
+        self._drop_sleeper()
         self._calm()
         self.ready = False
         if self.user is not None:  # also where we destroyed it: a cell that does not end its processes takes its job along

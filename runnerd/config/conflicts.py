@@ -1,15 +1,16 @@
-"""Settings that bound the same thing. The smaller one holds; here it is said."""
+"""Settings that people have to know more about: of two that bound the same thing the smaller one holds; reuse gives something up."""
 
 from collections.abc import Iterator, Mapping
 
 from ..spec import Language
+from .reuse import notes
 from .tree import Settings
 
 _LIBRECHAT_LENGTH = 21
 
 
 def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator[str]:
-    """One line for each pair of settings that can't both hold. `languages`: by code, with what the settings change of them."""
+    """One line for each of them. `languages`: by code, with what the settings change of them."""
     limits, pool = settings.limits, settings.pool
     table = "pods" if settings.executor.kind == "pods" else "local"
     place = settings.pods if table == "pods" else settings.local
@@ -25,6 +26,7 @@ def conflicts(settings: Settings, languages: Mapping[str, Language]) -> Iterator
     if limits.cpu_s is not None and limits.cpu_s > limits.wall_s * max(1.0, limits.cpu_cores):
         yield _smaller("limits.cpu_s", limits.cpu_s, "limits.wall_s times limits.cpu_cores", limits.wall_s * max(1.0, limits.cpu_cores))
     yield from _of_sessions(settings)
+    yield from notes(settings, languages)
     for code, language in languages.items():
         if pool.enabled and pool.alive is not None and language.warm > pool.alive:
             yield _smaller(f"languages.{code}.warm", language.warm, "pool.alive", pool.alive)

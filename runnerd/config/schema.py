@@ -105,9 +105,9 @@ def _kind(part: str) -> Setting:
 
 def _language(code: str) -> Iterator[Setting]:
     for setting in _table(LanguageSettings, ("languages", code)):
-        prefix = {"warm": "POD_POOL_", "image": "LANG_IMAGE_"}[setting.field.name]
-        names = (*setting.names, prefix + variable_of((code,)).removeprefix("RUNNERD_"))
-        yield msgspec.structs.replace(setting, names=names)
+        prefix = {"warm": "POD_POOL_", "image": "LANG_IMAGE_"}.get(setting.field.name)
+        seed = () if prefix is None else (prefix + variable_of((code,)).removeprefix("RUNNERD_"),)
+        yield msgspec.structs.replace(setting, names=(*setting.names, *seed))
 
 
 def _seed_names(field: FieldInfo) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..plugins import Plugins
 from ..spec import Ingress
 from ..store import Store
+from .reuse import refusals
 from .schema import PARTS, able, is_secret, struct_of, variable_of
 from .sources import Given, Path_, Table
 from .tree import EMBEDDED_INGRESS, EMBEDDED_STORE, LanguageSettings, Settings, StoreSettings
@@ -57,7 +58,11 @@ def build_settings(root: Table, findings: Findings, default_state_dir: str) -> S
     values["languages"] = _languages(_below(root, "languages"), findings)
     values["ingress"] = _ingress(_below(root, "ingress"), findings, state_dir)
     values["store"] = _stores(_below(root, "store"), findings, state_dir)
-    return None if findings.problems else Settings(**values)
+    if findings.problems:
+        return None
+    settings = Settings(**values)
+    findings.problems += refusals(settings)
+    return None if findings.problems else settings
 
 
 def build(type_: type[Struct], table: Table, path: Path_, findings: Findings, **preset: Any) -> Struct | None:

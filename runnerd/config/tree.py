@@ -11,12 +11,14 @@ from ..executors.local import LocalSettings
 from ..executors.pods.settings import PodSettings
 from ..executors.settings import ExecutorSettings
 from ..isolation import IsolationSettings
+from ..job import Reuse
 from ..limits import LimitSettings
 from ..log import LogSettings
 from ..pool import PoolSettings
 from ..scheduler import SchedulerSettings
 from ..spec import Ingress
 from ..store import Store
+from ..tools import ToolSettings
 from ..workspace import FileSettings, SessionSettings, StateSettings
 
 EMBEDDED_STORE = "disk"
@@ -32,6 +34,8 @@ class LanguageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Sandboxes kept warm. None: as many as the language says. 0: started on demand."""
     image: str | None = None
     """Image of its pods. None: the language's own."""
+    reuse: Reuse | None = None
+    """What one of its sandboxes serves: `job`, `session` or `tenant`. None: as `pool.reuse`. The last two need `isolation.reuse`."""
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
@@ -59,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sessions: SessionSettings = SessionSettings()
     files: FileSettings = FileSettings()
     state: StateSettings = StateSettings()
+    tools: ToolSettings = ToolSettings()
     languages: Mapping[str, LanguageSettings] = {}
     """By code."""
     store: StoreSettings

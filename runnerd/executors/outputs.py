@@ -8,6 +8,7 @@ from ..agent.frames import Header
 from ..errors import SandboxLost
 from ..job import Result, Skipped, StateInfo, Stored
 from ..spec import Workspace
+from .present import OWN, Present
 from .variables import not_loaded, not_taken, skipped
 from .wire import Wire
 
@@ -22,12 +23,13 @@ class Cut(Exception):
 class Outputs:
     """Hands over files and the snapshot of one job, one after the other, and remembers what became of them."""
 
-    def __init__(self, wire: Wire, workspace: Workspace, stateful: bool) -> None:
+    def __init__(self, wire: Wire, workspace: Workspace, stateful: bool, present: Present | None = None) -> None:
         self._stored: list[Stored] = []
         self._skipped: list[Skipped] = []
         self._wire = wire
         self._workspace = workspace
         self._stateful = stateful
+        self._present = present or Present()
         self._restored = False
         self._kept = (0, "")
         self._lost: list[Skipped] = []
@@ -72,12 +74,15 @@ class Outputs:
             kept = await self._workspace.keep(name, size, stream.chunks())
         except Cut:
             self._skipped.append(Skipped(name=name, reason="could not be read to its end"))
+            self._present.left(name)
             return
         await stream.drain()
         if isinstance(kept, Stored):
             self._stored.append(kept)
+            self._present.left(name, kept.id if kept.name == name else OWN)
         else:
             self._skipped.append(kept)
+            self._present.left(name)
 
     async def _take_state(self, header: Header) -> None:
         self._said = True

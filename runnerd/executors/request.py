@@ -6,10 +6,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..agent.frames import CHUNK, Header, pack
-from ..job import Job, Limits
+from ..agent.pipes import ANSWERS, CALLS
+from ..job import Job, Limits, Reuse
 from ..spec import Content, Language, Workspace
+from ..tools import Tools
+from .present import Present
 
 BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+TOOLS_ENV = {"RUNNERD_CALLS": str(CALLS), "RUNNERD_ANSWERS": str(ANSWERS)}
+"""How a program that may call tools finds its descriptors."""
 COMPILE_FILE_BYTES = 512 << 20
 """A tool chain writes larger files than a job may: archives, binaries. The workspace's own size holds in any case."""
 COLLECT_FACTOR = 4
@@ -36,17 +41,29 @@ def stateful(language: Language, workspace: Workspace) -> bool:
 class Asked:
     """What of a workspace goes into the sandbox, beside what the job itself brings."""
 
-    def __init__(self, job: Job, language: Language, workspace: Workspace) -> None:
+    def __init__(self, job: Job, language: Language, workspace: Workspace, present: Present | None = None) -> None:
+        """`present`: what is there already, where the sandbox is to be kept for the next job."""
         own = {name for name, _ in files(job, language)}
         above = {str(directory) for name in own for directory in PurePosixPath(name).parents}
         self.files = [content for content in workspace.files if not _hidden(content.name, own, above)]
         self._state = workspace.state if language.warmup == "python" else None
         self.header: Header = {"begins": True}
+        if present is not None:
+            self._add_to(present, own)
         if stateful(language, workspace):
             on_error = workspace.state_on_error
             self.header["state"] = {"load": self._state is not None, "most": workspace.state_bytes, "on_error": on_error}
             if workspace.state_stays and self._state is not None:
                 self.header["state"]["stays"] = True
+
+    def _add_to(self, present: Present, own: set[str]) -> None:
+        wanted = self.files
+        if present.jobs:
+            self.header["remove"] = present.surplus(wanted, own)
+        self.files = present.lacking(wanted)
+        if present.asleep:
+            self._state = None
+        present.bring(wanted, own)
 
     def contents(self) -> list[tuple[Header, Content]]:
         """All contents to send, in this order, each with the header of its frames."""
@@ -59,10 +76,19 @@ def _hidden(name: str, own: set[str], above: set[str]) -> bool:
     return name in own or name in above or any(str(directory) in own for directory in PurePosixPath(name).parents)
 
 
-def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: str, asked: Asked | None = None) -> list[bytes]:
+def build(
+    job: Job,
+    language: Language,
+    limits: Limits,
+    cpu_cores: float,
+    tmp: str,
+    asked: Asked | None = None,
+    tools: Tools | None = None,
+    keep: Reuse = "job",
+) -> list[bytes]:
     """All frames to send: the `run` request, the files, standard input. `tmp` is the sandbox's directory for temporary files.
 
-    Where something is `asked` of a workspace, that follows, and then standard input.
+    Where something is `asked` of a workspace, that follows, and then standard input. `keep`: for what else than this job.
     """
     brought = files(job, language)
     header: Header = {
@@ -81,6 +107,12 @@ def build(job: Job, language: Language, limits: Limits, cpu_cores: float, tmp: s
             "total_bytes": (limits.file_bytes or 0) * COLLECT_FACTOR,
         },
     }
+    if tools is not None:
+        most = tools.settings
+        header["tools"] = {"calls": most.calls, "open": most.open, "bytes": most.bytes, "wait_s": most.wait_s}
+        header["env"].update(TOOLS_ENV)
+    if keep != "job":
+        header["keep"] = keep
     if asked is not None:
         header["files"] += len(asked.files)
         header.update(asked.header)
@@ -102,6 +134,11 @@ def piece(data: bytes) -> list[bytes]:
 
 
 END_OF_INPUT = pack({"type": "stdin"})
+
+
+def answer(line: bytes) -> list[bytes]:
+    """The frames of the answer to a call."""
+    return _chunks({"type": "answer"}, line)
 
 
 def _stages(job: Job, language: Language, limits: Limits, program: tuple[str, bytes], tmp: str) -> list[dict[str, Any]]:

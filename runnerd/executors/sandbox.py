@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from ..agent.frames import Header
-from ..job import Event, Job, Limits, SandboxInfo
+from ..errors import NotBegun, Rejected, SandboxLost
+from ..job import Event, Job, Limits, Reuse, SandboxInfo
 from ..spec import Language, Workspace
 from ..stdin import Stdin
+from ..tools import Tools
 from . import inputs, request
 from .outcome import Outcome
 from .outputs import KINDS, Outputs
+from .present import Present
 from .wire import Wire
 
 
@@ -18,6 +23,11 @@ class AgentSandbox:
     def __init__(self, executor: str, wire: Wire, ready: Header, cpu_cores: float) -> None:
         self.tenant: str = ready["tenant"]
         self._tmp: str = ready["tmp"]
+        self.kept = False
+        self._present = Present()
+        self._served = 0
+        self._nests: bool = ready.get("nests", False)
+        self._knows_tools: bool = ready.get("tools", False)
         self._wire = wire
         self._cpu_cores = cpu_cores
         self._info = SandboxInfo(
@@ -29,43 +39,76 @@ class AgentSandbox:
         )
 
     async def run(
-        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+        self,
+        job: Job,
+        language: Language,
+        limits: Limits,
+        workspace: Workspace | None = None,
+        stdin: Stdin | None = None,
+        tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
-        """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
+        """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
         wire = self._wire
+        if tools is not None:
+            self._open(tools)
+        self.kept, reuse = False, self._reuse(language, workspace)
         outputs = None
         if workspace is None:
-            wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp))
+            wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, tools=tools, keep=reuse))
         else:
-            outputs = Outputs(wire, workspace, stateful=request.stateful(language, workspace))
-            await self._bring(job, language, limits, workspace)
+            present = self._present if reuse == "session" else None
+            outputs = Outputs(wire, workspace, request.stateful(language, workspace), present)
+            asked = request.Asked(job, language, workspace, present)
+            wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, asked, tools, keep=reuse))
+            await inputs.send(wire, asked.contents())
+            wire.send_all(request.stdin(job))
         if stdin is not None:
             kept, ended = stdin.open(self._feed)
             wire.send_all([*request.piece(kept), *((request.END_OF_INPUT,) if ended else ())])
-        outcome = Outcome(job, limits, self._info)
+        outcome = Outcome(job, limits, msgspec.structs.replace(self._info, reuse=reuse, served=self._served))
+        self._served += 1
+        begun = False
         while True:
-            header, body = await wire.receive()
+            header, body = await self._receive(begun)
+            begun = begun or header["type"] == "started"
             if header["type"] == "done":
+                self.kept = self._present.end(header) and not job.interactive  # of what may come late for it, nothing goes to another
                 break
+            if tools is not None and header["type"] == "call":
+                call = tools.heard(body, more=header.get("more", False), cut=header.get("cut", False))
+                if call is not None:
+                    yield call
+                continue
             if outputs is not None and header["type"] in KINDS:
                 await outputs.take(header, body)
                 continue
+            self._present.hear(header)
             for event in outcome.feed(header, body):
                 if job.stream:
                     yield event
         result = outcome.result()
         yield result if outputs is None else outputs.added(result)
 
-    async def _bring(self, job: Job, language: Language, limits: Limits, workspace: Workspace) -> None:
-        """Send the job, with all that it finds in its workspace."""
-        asked = request.Asked(job, language, workspace)
-        self._wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, asked))
-        await inputs.send(self._wire, asked.contents())
-        self._wire.send_all(request.stdin(job))
+    def _reuse(self, language: Language, workspace: Workspace | None) -> Reuse:
+        """What the sandbox serves from this job on: as the language says, where the job has a session, or the agent can do it."""
+        if language.reuse == "session":
+            return "job" if workspace is None else "session"
+        return "tenant" if language.reuse == "tenant" and self._nests else "job"
+
+    async def _receive(self, begun: bool) -> tuple[Header, bytes]:
+        try:
+            return await self._wire.receive()
+        except SandboxLost as error:
+            raise error if begun else NotBegun(str(error)) from error
 
     async def _feed(self, data: bytes, end: bool) -> None:
         for frame in (*request.piece(data), *((request.END_OF_INPUT,) if end else ())):
             await self._wire.send(frame)
+
+    def _open(self, tools: Tools) -> None:
+        if not self._knows_tools:
+            raise Rejected("tools: the agent in this sandbox is older than this daemon, and knows none: renew the image that it came with")
+        tools.open(lambda line: self._wire.send_all(request.answer(line)))
 
     async def lost(self) -> str:
         """Wait until the agent hangs up; returns why."""

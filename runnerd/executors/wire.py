@@ -55,8 +55,8 @@ class Wire(asyncio.Protocol):
         return f"the agent sent {header['type']!r} without having a job"
 
     def send_all(self, frames: list[bytes]) -> None:
-        """Send packed frames in one go."""
-        if self._transport is not None:
+        """Send packed frames in one go. Nothing happens where the agent has hung up."""
+        if self._transport is not None and not self._closed:
             self._transport.write(b"".join(frames))
 
     @property

@@ -11,6 +11,8 @@ from ..errors import Conflict, Interrupted, NotFound, Rejected
 from ..job import Event, Job, Output, Result, Started
 from ..sessions import Sessions
 from ..spec import Delivery, Language
+from ..stdin import Stdin
+from ..tools import Tools, ToolSettings
 
 
 def _language(code: str, alias: str) -> Language:
@@ -19,11 +21,42 @@ def _language(code: str, alias: str) -> Language:
     )
 
 
+class _Calls:
+    """The one call of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self.tools = Tools(job, ToolSettings())
+        self.answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._name = (job.code or "").partition(" ")[2]
+        self.tools.open(lambda line: self.answered.set_result(line.decode()))
+
+    def begin(self) -> list[Event]:
+        """Make it."""
+        call = self.tools.heard(encode_json({"name": self._name, "arguments": {"n": 1}}))
+        return [] if call is None else [call]
+
+
+async def _read(stdin: Stdin) -> str:
+    over = asyncio.Event()
+    read = bytearray()
+
+    async def write(data: bytes, end: bool) -> None:
+        read.extend(data)
+        if end:
+            over.set()
+
+    kept, ended = stdin.open(write)
+    await write(kept, ended)
+    await over.wait()
+    return read.decode()
+
+
 class FakeServices:
     """What an ingress may ask of the daemon (`Services`), in memory. A job's code is a line of words:
 
     `echo X` prints X and a newline · `given` prints the arguments and then standard input, a line each ·
-    `exit 3` fails with that code · `wait` ends when the test calls `release` · `refuse` is rejected with the reason `code: not this one`
+    `exit 3` fails with that code · `wait` ends when the test calls `release` · `refuse` is rejected with the reason `code: not this one` ·
+    `read` prints what comes on standard input, in an interactive job · `call X` calls the tool X with `{"n": 1}` and prints the answer
     """
 
     sessions: Sessions | None = None
@@ -44,6 +77,8 @@ class FakeServices:
         self._released = asyncio.Event()
         self._changed = asyncio.Event()
         self._results: dict[tuple[str, str], Result] = {}
+        self._inputs: dict[tuple[str, str], Stdin] = {}
+        self._calls: dict[tuple[str, str], _Calls] = {}
 
     def release(self) -> None:
         """Let all jobs that wait go on."""
@@ -68,6 +103,13 @@ class FakeServices:
         self.ran.append(known)
         self._tasks += 1
         try:
+            key = (known.tenant, known.id)
+            if known.tools:
+                self._calls[key] = _Calls(known)
+                for event in self._calls[key].begin():
+                    yield event
+            if known.interactive:
+                self._inputs[key] = Stdin(1 << 20)
             result = await self._result(known)
             if known.stream:
                 yield Started(id=known.id, stage="run")
@@ -76,15 +118,33 @@ class FakeServices:
             yield result
         finally:
             self._tasks -= 1
+            self._calls.pop((known.tenant, known.id), None)
+            self._inputs.pop((known.tenant, known.id), None)
             self._changed.set()
 
     async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:  # noqa: ARG002 - nothing is cancelled here
         """See `Services.cancel`: no job is cancelled here."""
         return self._results.get((tenant, job_id))
 
-    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:  # noqa: ARG002 - nobody reads it
-        """See `Services.feed`: no job takes standard input here."""
-        raise NotFound(f"there is no job {job_id} in hand here")
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool = False) -> None:
+        """See `Services.feed`."""
+        self._check_talk(tenant, job_id)
+        if (tenant, job_id) not in self._inputs:
+            raise Rejected("interactive: the job was submitted without it")
+        await self._inputs[tenant, job_id].feed(data, end=end)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        """See `Services.answer`."""
+        self._check_talk(tenant, job_id)
+        if (tenant, job_id) not in self._calls:
+            raise Rejected("tools: the job was submitted without any")
+        self._calls[tenant, job_id].tools.answer(call, answer, failed=failed)
+
+    def _check_talk(self, tenant: str, job_id: str) -> None:
+        if (tenant, job_id) in self._results:
+            raise Conflict(f"job {job_id} has ended")
+        if not any((job.tenant, job.id) == (tenant, job_id) for job in self.ran):
+            raise NotFound(f"there is no job {job_id} in hand here")
 
     async def status(self, tenant: str, job_id: str) -> str | Result | None:
         """See `Services.status`."""
@@ -134,6 +194,10 @@ class FakeServices:
                 finally:
                     self.waiting -= 1
                 stdout = "released\n"
+            case "read":
+                stdout = await _read(self._inputs[job.tenant, job.id])
+            case "call":
+                stdout = await self._calls[job.tenant, job.id].answered
         return Result(
             id=job.id,
             tenant=job.tenant,

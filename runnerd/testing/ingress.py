@@ -20,9 +20,11 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 
+from ..asyncapi import document
 from ..errors import IngressError, Interrupted, RunnerdError, Saturated
 from ..job import Job, Result, new_id
 from ..spec import Ingress
+from .description import check_description
 from .fake import FakeServices
 
 PATIENCE_S = 30.0
@@ -201,6 +203,19 @@ class IngressContract:
                         raise AssertionError("it opened")
             assert "127.0.0.1" in str(told.value), f"the host is not named: {told.value}"
             assert str(unused_tcp_port) in str(told.value), f"the port is not named: {told.value}"
+
+    async def test_its_description(self, place: tuple[str, int]) -> None:
+        """It says what is so, open or not, and needs nobody for it. An ingress that says nothing is in no document."""
+        ingress = self.ingress(*place)
+        languages = FakeServices().languages
+        said = ingress.describe(languages, "")
+        async with self.serve(place) as (_, address):
+            opened = ingress.describe(languages, address)
+        assert (said is None) == (opened is None), "it describes itself only now and then"
+        for description in (said, opened):
+            if description is not None:
+                check_description(description)
+                assert document({"it": description})["operations"]
 
     async def test_it_can_be_opened_again(self, place: tuple[str, int]) -> None:
         """At the same place: what was closed is closed."""

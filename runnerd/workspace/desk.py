@@ -156,4 +156,4 @@ class Desk:
     @staticmethod
     def _content(contents: Contents, name: str, it: Input) -> Content:
         tenant, file = it
-        return Content(name=name, size=file.size, read=lambda: contents.file(tenant, file.session, file.id))
+        return Content(name=name, size=file.size, version=file.id, read=lambda: contents.file(tenant, file.session, file.id))

@@ -3,6 +3,7 @@
 All of it stands in one entry, so every change is one compare-and-set, and who reads it sees it whole.
 """
 
+import hashlib
 from collections.abc import Iterable
 
 import msgspec
@@ -89,6 +90,12 @@ def left_of(key: str, value: bytes) -> Left | None:
         return _left_decoder.decode(value) if value else None
     except msgspec.DecodeError as error:
         raise StoreError(f"{key} says nonsense of what the job left: {error}") from None
+
+
+def mark(head: Head, fence: int) -> str:
+    """What tells whether a session is as a job left it: how often it was taken by then, and what is in it."""
+    files = sorted((file.name, file.id) for file in head.files)
+    return hashlib.sha256(repr((fence, files, head.state.version if head.state else "")).encode()).hexdigest()
 
 
 def visible(asker: Owner, owner: Owner) -> bool:

@@ -16,7 +16,7 @@ from ..job import Job, Limits, Result, StateInfo
 from ..record import Elsewhere, Entry
 from ..spec import Language
 from .desk import Desk, Input
-from .head import Head, Left, encoded, freed, left_of, moved
+from .head import Head, Left, encoded, freed, left_of, mark, moved
 from .heads import Found
 
 if TYPE_CHECKING:
@@ -61,6 +61,16 @@ class Visit:
             await self._desk.open_state()
         return self._desk
 
+    @property
+    def mark(self) -> str:
+        """How the job found its session: the mark that the last one to work in it had left, where nothing was changed since."""
+        return mark(self._found.head, self._fence - 1)
+
+    def mark_after(self, result: Result) -> str:
+        """How the job leaves its session, where it ends with this result."""
+        after = moved(self._found.head, self._left(result), time.time(), self._visits.settings.files)
+        return mark(after, self._fence) if after is not None else ""
+
     def lose(self) -> None:
         """The start was lost: what it left is removed."""
         self._drop()
@@ -71,10 +81,7 @@ class Visit:
         Raises Elsewhere where another daemon took the job or the session meanwhile, StoreError where it can't be recorded: then
         the job has left nothing. `force` as for `Entry.end`.
         """
-        desk, left = self._desk, Left(fence=self._fence)
-        if desk is not None:
-            keeps = result.status == "ok" or self._visits.settings.state.on_error
-            left = Left(fence=self._fence, files=tuple(desk.kept), state=desk.snapshot if keeps else None)
+        left = self._left(result)
         told = self._told(result, left)
         if self._entry is None:
             if not await self._move(left):
@@ -156,6 +163,14 @@ class Visit:
             desk.snapshot = None
         if desk.kept or desk.snapshot:
             self._visits.later(desk.drop)
+
+    def _left(self, result: Result) -> Left:
+        """What the job leaves, where it ends with this result."""
+        desk = self._desk
+        if desk is None:
+            return Left(fence=self._fence)
+        keeps = result.status == "ok" or self._visits.settings.state.on_error
+        return Left(fence=self._fence, files=tuple(desk.kept), state=desk.snapshot if keeps else None)
 
     def _told(self, result: Result, left: Left) -> Result:
         """The executor's result with what only the session knows."""

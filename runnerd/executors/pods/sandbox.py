@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from ...agent.frames import Header
-from ...errors import SandboxLost
+from ...errors import NotBegun, SandboxLost
 from ...job import Event, Job, Limits, Result
 from ...spec import Language, Workspace
 from ...stdin import Stdin
+from ...tools import Tools
 from ..sandbox import AgentSandbox
 from .condition import End
 from .knock import PodWire
@@ -25,19 +26,25 @@ class PodSandbox(AgentSandbox):
         self._sighting = sighting
 
     async def run(
-        self, job: Job, language: Language, limits: Limits, workspace: Workspace | None = None, stdin: Stdin | None = None
+        self,
+        job: Job,
+        language: Language,
+        limits: Limits,
+        workspace: Workspace | None = None,
+        stdin: Stdin | None = None,
+        tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
-        """Run the job; ends with its Result. Raises SandboxLost, and StoreError from `workspace`."""
+        """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
         try:
-            async for event in super().run(job, language, limits, workspace, stdin):
+            async for event in super().run(job, language, limits, workspace, stdin, tools):
                 yield event
         except SandboxLost as error:
             end = await self._end()
             if end is None:
                 raise
-            if not end.oom:
-                raise SandboxLost(f"{end.reason} ({error})") from error
-            yield self._out_of_memory(job, limits, end)
+            if not end.limit or isinstance(error, NotBegun):
+                raise type(error)(f"{end.reason} ({error})") from error
+            yield self._over_a_limit(job, limits, end)
 
     async def lost(self) -> str:
         """Wait until the agent hangs up, or the pod is gone; returns why."""
@@ -53,7 +60,9 @@ class PodSandbox(AgentSandbox):
         except TimeoutError:
             return None
 
-    def _out_of_memory(self, job: Job, limits: Limits, end: End) -> Result:
-        """Newer kubelets end the whole container, the agent among it, when a job takes too much."""
-        reason = f"used more than {limits.memory_bytes} bytes of memory: {end.reason}"
-        return Result(id=job.id, status="oom", limit="memory_bytes", reason=reason, stage="run", sandbox=self._info)
+    def _over_a_limit(self, job: Job, limits: Limits, end: End) -> Result:
+        """Kubelets end the whole pod, the agent among it, when a job wrote too much, and newer ones when it took too much memory."""
+        if end.oom:
+            reason = f"used more than {limits.memory_bytes} bytes of memory: {end.reason}"
+            return Result(id=job.id, status="oom", limit=end.limit, reason=reason, stage="run", sandbox=self._info)
+        return Result(id=job.id, status="limit", limit=end.limit, reason=end.reason, stage="run", sandbox=self._info)
