@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ..codec import MSGPACK, encode
 from ..errors import Saturated
 from ..job import TOKEN, Event, Job, Result, new_id
-from .bus import Bus
+from .bus import Bus, Lost
 from .patience import LanguageInfo, Patience
 from .submission import Submission, followed, result_of, submitted
 
@@ -92,7 +92,7 @@ class Client:
         if self._codes is None:
             try:
                 found = await self.languages()
-            except Saturated:
+            except (Saturated, Lost):
                 return lang
             self._codes = {name.lower(): language.code for language in found for name in (language.code, *language.aliases)}
         return self._codes.get(lang.lower(), lang)

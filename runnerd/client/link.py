@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import DeliveryError, PublishError
+from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
 
 from ..errors import IngressError, Saturated
 from .bus import Lost
@@ -66,6 +66,12 @@ class Link:
         for closing in (self._connection.transport.connection.closing, raw.closing):  # its callbacks are for what we close ourselves
             closing.add_done_callback(self._end)
         await steady(self.queue.consume(self._receive, no_ack=True))
+
+    async def forget(self, queue: AbstractQueue) -> None:
+        """Delete a queue of ours, which otherwise ends with the connection."""
+        if not self.over:
+            with suppress(Lost, AMQPError, ConnectionError):  # the connection is about to go
+                await steady(queue.delete(if_unused=False, if_empty=False))
 
     async def close(self) -> None:
         """Close the connection, and the queue with it."""
@@ -127,6 +133,23 @@ class Links:
             raise
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for a connection that goes away
             raise Lost(f"RabbitMQ did not take {key}: {said(error)}") from None
+
+    async def listen(self, row: Row, exchange: str, key: str) -> tuple[Link, AbstractQueue]:
+        """Have what comes to an exchange under a key put into a row, from now on, by a queue of its own. Raises Lost."""
+        link = await self.link()
+
+        async def receive(message: AbstractIncomingMessage) -> None:
+            row.put(message)
+
+        try:
+            queue = await steady(link.channel.declare_queue(exclusive=True, auto_delete=True))
+            await steady(queue.bind(await link.channel.get_exchange(exchange, ensure=False), key))
+            await steady(queue.consume(receive, no_ack=True))
+        except Lost:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes for what is missing or goes away
+            raise Lost(f"can't listen to the exchange {exchange}: {said(error)}") from None
+        return link, queue
 
     async def _first(self) -> Link:
         problems = []

@@ -10,10 +10,13 @@ class Patience(Struct, frozen=True, kw_only=True):
     """For the server to answer at first."""
     answer_s: float = 5.0
     """For the answer to a question, and for the bus to say that it keeps a job."""
+    sent_s: float | None = None
+    """Until the bus has the job, when it is submitted; then Saturated is raised, or IngressError where there is no connection.
+    None: `refused_s`."""
     silence_s: float = 10.0
     """Without news of a job, until it is asked for."""
     refused_s: float = 60.0
-    """While nobody takes the job, or knows it; then Saturated is raised, or IngressError where there is no connection."""
+    """After that, while nobody takes the job, or knows it, or there is no connection; then the same is raised."""
     pause_s: float = 0.1
     """Between two tries, at first; each is twice the one before, or what a daemon says, and none longer than 2 s."""
 

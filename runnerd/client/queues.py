@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractIncomingMessage
 
 from ..codec import MSGPACK, decode_event, decode_result
 from ..errors import Saturated
@@ -72,19 +71,11 @@ class QueueBus:
     async def watch(self, tenant: str, job_id: str) -> AsyncIterator["EventRow"]:
         """See `Bus.watch`: output of jobs that were submitted with `rd-output: events`, from now on."""
         async with self._row() as (_, row):
-            link = await self._links.link()
-            queue = await link.channel.declare_queue(exclusive=True, auto_delete=True)
-            await queue.bind(await link.channel.get_exchange(f"{self._prefix}.events", ensure=False), f"evt.{tenant}.{job_id}.*")
-
-            async def receive(message: AbstractIncomingMessage) -> None:
-                row.put(message)
-
-            await queue.consume(receive, no_ack=True)
+            link, queue = await self._links.listen(row, f"{self._prefix}.events", f"evt.{tenant}.{job_id}.*")
             try:
                 yield EventRow(row)
             finally:
-                if not link.over:
-                    await queue.delete(if_unused=False, if_empty=False)
+                await link.forget(queue)
 
     async def ask(self, tenant: str, job_id: str, verb: str) -> str | Result | None:
         """See `Bus.ask`."""

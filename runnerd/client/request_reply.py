@@ -29,6 +29,7 @@ async def connect(
     user: str = "",
     password: str = "",
     token: str = "",
+    nkey_seed_file: str = "",
     creds_file: str = "",
     inbox_prefix: str = "",
     tls: ssl.SSLContext | None = None,
@@ -38,7 +39,15 @@ async def connect(
 
     A lost connection is made again. Raises IngressError, naming the server and the cause.
     """
-    access = Access(user=user, password=password, token=token, user_credentials=creds_file, inbox_prefix=inbox_prefix, tls=tls)
+    access = Access(
+        user=user,
+        password=password,
+        token=token,
+        nkeys_seed=nkey_seed_file,
+        user_credentials=creds_file,
+        inbox_prefix=inbox_prefix,
+        tls=tls,
+    )
     async with open_wire(url, access, prefix, patience) as wire:
         yield Client(CoreBus(wire), tenant=tenant, patience=patience)
 

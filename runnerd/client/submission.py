@@ -15,10 +15,11 @@ _LONGEST_PAUSE_S = 2.0
 
 
 class Pauses:
-    """Pauses between tries, each twice the one before, until it has gone on for too long."""
+    """Pauses between tries, each twice the one before, until it has gone on for `most_s`."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, most_s: float) -> None:
         self._patience = patience
+        self._most_s = most_s
         self.alive()
 
     def alive(self) -> None:
@@ -28,7 +29,7 @@ class Pauses:
 
     async def after(self, error: RunnerdError) -> None:
         """Wait before the next try. Raises `error` when that has gone on for too long."""
-        if time.monotonic() - self._alive_at >= self._patience.refused_s:
+        if time.monotonic() - self._alive_at >= self._most_s:
             raise error
         told_s = error.retry_after_s if isinstance(error, Saturated) else 0.0
         pause_s = min(max(self._pause_s, told_s), _LONGEST_PAUSE_S)
@@ -45,8 +46,13 @@ class Submission:
         self._bus = bus
         self._lane = lane
         self._patience = patience
-        self._pauses = Pauses(patience)
+        self._pauses = Pauses(patience, patience.refused_s)
         self._ended = ended
+
+    @property
+    def ended(self) -> Result | None:
+        """The result, where it is here already: at the beginning only of a job that the bus can't carry, and that was not sent."""
+        return self._ended
 
     async def result(self) -> Result:
         """Wait for the result. Cancelling this does not cancel the job.
@@ -76,13 +82,18 @@ class Submission:
         yield self._ended
 
     async def send(self) -> None:
-        """Send the job until somebody has it. Raises Saturated, and IngressError where there is no connection."""
+        """Send the job until the bus has it. Raises Saturated, and IngressError where there is no connection."""
+        sent_s = self._patience.sent_s
+        await self._send(Pauses(self._patience, self._patience.refused_s if sent_s is None else sent_s))
+        self._pauses.alive()
+
+    async def _send(self, pauses: Pauses) -> None:
         assert self._lane is not None
         while True:
             try:
                 await self._lane.send()
             except (Saturated, Lost) as error:
-                await self._pauses.after(error)
+                await pauses.after(error)
             else:
                 return
 
@@ -104,6 +115,10 @@ class Submission:
         except (Saturated, Lost) as error:
             if not self._bus.keeps:
                 await self._again(error)
+            elif isinstance(error, Lost):
+                await self._pauses.after(error)
+            else:  # a daemon may come later
+                self._pauses.alive()
             return None
         if isinstance(known, Result):
             return known
@@ -115,7 +130,7 @@ class Submission:
 
     async def _again(self, error: RunnerdError) -> None:
         await self._pauses.after(error)
-        await self.send()
+        await self._send(self._pauses)
 
 
 @asynccontextmanager
@@ -134,7 +149,7 @@ async def submitted(job: Job, body: bytes, bus: Bus, patience: Patience, *, stre
 
 async def followed(bus: Bus, tenant: str, job_id: str, patience: Patience) -> AsyncGenerator[Event]:
     """Events of a job that anybody submitted, as far as the bus has them, its Result last. Raises IngressError and RunnerdError."""
-    pauses = Pauses(patience)
+    pauses = Pauses(patience, patience.refused_s)
     pause_s = patience.pause_s
     async with bus.watch(tenant, job_id) as news:
         while True:

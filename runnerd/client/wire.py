@@ -36,6 +36,7 @@ class Access(Struct, frozen=True, kw_only=True):
     user: str = ""
     password: str = ""
     token: str = ""
+    nkeys_seed: str = ""
     user_credentials: str = ""
     inbox_prefix: str = ""
     tls: ssl.SSLContext | None = None
@@ -72,8 +73,10 @@ class Mailbox:
 class Wire:
     """A connection, and the questions that every bus on NATS has in common."""
 
-    def __init__(self, nats_: NatsClient, prefix: str, patience: Patience) -> None:
+    def __init__(self, nats_: NatsClient, shown: str, prefix: str, patience: Patience) -> None:
         self.nats = nats_
+        self.shown = shown
+        """The servers, without user and password."""
         self.prefix = prefix
         self.patience = patience
         self._mailboxes: set[Mailbox] = set()
@@ -110,12 +113,14 @@ class Wire:
             raise Lost(f"the job could not be sent: {error}") from None
 
     async def request(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
-        """Ask a question. Raises Saturated where nobody answers, IngressError where it can't be asked."""
+        """Ask a question. Raises Saturated where nobody answers, Lost without a connection, IngressError where it can't be asked."""
         try:
             return await self.nats.request(subject, body, timeout=self.patience.answer_s, headers=headers or {"Accept": MSGPACK})
         except nats.errors.NoRespondersError:
             raise Saturated(f"no daemon listens on {subject}") from None
         except (nats.errors.TimeoutError, TimeoutError):
+            if not self.nats.is_connected:
+                raise Lost(f"{self.shown}: no connection for {self.patience.answer_s:g} s") from None
             raise Saturated(f"no answer on {subject} within {self.patience.answer_s:g} s") from None
         except nats.errors.Error as error:
             raise IngressError(f"{subject}: {error}") from None
@@ -161,7 +166,7 @@ async def open_wire(url: str, access: Access, prefix: str, patience: Patience) -
     Raises IngressError, naming the server and the cause.
     """
     client = NatsClient()
-    wire = Wire(client, prefix, patience)
+    wire = Wire(client, _PASSWORD.sub("//", url), prefix, patience)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(client.close)
         await _connect(client, wire, url, patience.connect_s, access.given())
@@ -186,6 +191,6 @@ async def _connect(client: NatsClient, wire: Wire, url: str, connect_s: float, g
             await client.connect(urls, error_cb=failed, reconnected_cb=wire.reconnected, **options)
     except (nats.errors.Error, OSError, ValueError) as error:
         cause = f"no answer within {connect_s:g} s" if isinstance(error, TimeoutError) else f"no connection: {error}"
-        raise IngressError(f"{_PASSWORD.sub('//', url)}: {cause}") from None
+        raise IngressError(f"{wire.shown}: {cause}") from None
     finally:
         connecting = False
