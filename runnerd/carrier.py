@@ -17,7 +17,7 @@ from .pool import Lease, Pool
 from .record import Elsewhere, Entry, Records
 from .slots import Slots
 from .spec import Executor
-from .workspace import Place, Visit, Workspaces
+from .workspace import PYTHON, Place, Visit, Workspaces
 
 log = structlog.get_logger("runnerd.scheduler")
 
@@ -143,7 +143,9 @@ class Carrier:
             self.arriving.discard(in_hand)  # it waits for its turn there, and not for a slot
         async with asyncio.timeout(self._patience_s(in_hand)):
             await place.wait()
-            return await self._workspaces.enter(in_hand.job, in_hand.entry)
+            # only where a slot is free for it: snapshots are not held while jobs wait for one
+            ahead = self._pools[in_hand.job.lang].language.warmup == PYTHON and len(self.arriving) <= self._slots.free
+            return await self._workspaces.enter(in_hand.job, in_hand.entry, ahead=ahead)
 
     async def _leave(self, in_hand: InHand) -> None:
         visit, in_hand.visit = in_hand.visit, None

@@ -51,10 +51,11 @@ class Mortal:
             if args and str(args[0]).startswith(("daemons/", "sweep/")):
                 return await method(*args)
             Mortal.count += 1
-            if Mortal.count == Mortal.dies_at and Mortal.before:
+            dies = Mortal.count == Mortal.dies_at
+            if dies and Mortal.before:
                 os.kill(os.getpid(), signal.SIGKILL)
             answer = await method(*args)
-            if Mortal.count == Mortal.dies_at:
+            if dies:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import tracemalloc
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -137,44 +136,6 @@ async def test_a_snapshot_changes_by_its_hash_only(kv: KeyValues, blobs: Blobs) 
         assert now is not None
         await it.forget(OWNER, session, expected=now.hash)
         assert (await result(scheduler, job("add 1", session=session))).stdout == "1\n"
-
-
-class Counting:
-    """A key-value store that counts what it is asked."""
-
-    def __init__(self, kv: KeyValues) -> None:
-        self.asked: Counter[str] = Counter()
-        self._kv = kv
-        self.value_bytes = kv.value_bytes
-
-    def __getattr__(self, name: str) -> Any:
-        async def ask(key: str = "", *args: Any) -> Any:
-            self.asked[f"{name} {key.partition('/')[0]}"] += not key.startswith("daemons/")
-            return await getattr(self._kv, name)(key, *args)
-
-        return ask
-
-
-async def test_round_trips_that_a_session_costs(kv: KeyValues, blobs: Blobs) -> None:
-    counting = Counting(kv)
-    async with sessions(counting, blobs) as scheduler:  # type: ignore[arg-type]
-        session = (await result(scheduler, job("add 1; write a.txt x", session=""))).session
-        for code, large, trips in (
-            ("cat a.txt", False, {"get sessions": 1, "compare_and_set sessions": 2}),
-            ("add 1", False, {"get sessions": 1, "compare_and_set sessions": 2}),
-            ("big 9999", True, {"get sessions": 1, "compare_and_set sessions": 2, "put states": 1}),
-            ("add 1", True, {"get sessions": 1, "compare_and_set sessions": 2, "get states": 1}),
-        ):
-            counting.asked.clear()
-            assert (await result(scheduler, job(code, session=session))).status == "ok"
-            asked = Counter({what: count for what, count in counting.asked.items() if not what.startswith("delete")})
-            assert +asked == trips, (code, large)
-        counting.asked.clear()
-        for number in range(40):
-            await door(scheduler).upload(OWNER, session, f"{number}.txt", pieces(b"x"))
-        counting.asked.clear()
-        assert len((await door(scheduler).find(OWNER, session)).files) == 41
-        assert +counting.asked == {"get sessions": 1}, "a list of files is one round trip"
 
 
 async def test_a_large_file_is_never_held_whole(tmp_path: Any) -> None:

@@ -8,6 +8,16 @@ store knows of a session and how it changes, `heads` reads and writes that, `fil
 from .lines import Place
 from .opening import Workspaces, open_workspaces
 from .settings import FileSettings, SessionSettings, StateSettings, WorkspaceSettings
-from .visit import Visit
+from .visit import PYTHON, Visit
 
-__all__ = ["FileSettings", "Place", "SessionSettings", "StateSettings", "Visit", "WorkspaceSettings", "Workspaces", "open_workspaces"]
+__all__ = [
+    "PYTHON",
+    "FileSettings",
+    "Place",
+    "SessionSettings",
+    "StateSettings",
+    "Visit",
+    "WorkspaceSettings",
+    "Workspaces",
+    "open_workspaces",
+]

@@ -59,8 +59,8 @@ class Desk:
         self._filename_bytes = filename_bytes
         self._now = now
 
-    async def open_state(self) -> None:
-        """Load the session's snapshot and take one at the end. Raises StoreError."""
+    async def open_state(self, snapshot: bytes | None) -> None:
+        """Load the session's snapshot, which may have been read already, and take one at the end. Raises StoreError."""
         self.state_bytes = self._settings.state.max_bytes
         tenant, session, state = self._head.owner.tenant, self._found.session, self._head.state
         if state is None:
@@ -69,7 +69,7 @@ class Desk:
         if state.in_blobs:
             self.state = Content(name="", size=state.size, read=lambda: self._contents.cold(tenant, session, state))
             return
-        value = await self._contents.hot(tenant, session, state)
+        value = snapshot or await self._contents.hot(tenant, session, state)
         if value is None:
             self.problem = "the variables of earlier jobs are gone from the store"
         else:

@@ -100,6 +100,15 @@ class Contents:
         found = await self._patiently(lambda: self._kv.get(key))
         return None if found is None else found[0]
 
+    async def ahead(self, tenant: str, session: str, state: State | None) -> bytes | None:
+        """The same, of a snapshot that has an entry of its own; None as well where the store fails, which whoever needs it will see."""
+        if state is None or state.inline or state.in_blobs:
+            return None
+        try:
+            return await self.hot(tenant, session, state)
+        except StoreError:
+            return None
+
     async def warm(self, tenant: str, session: str, state: State, value: bytes) -> None:
         """Have a snapshot that has an entry of its own live on there."""
         key = state_key(tenant, session, state.version)

@@ -34,9 +34,9 @@ class Workspaces:
         """Stand in line for the job's session, in this daemon, while the block lasts; without one, or for a new one, nobody waits."""
         return self._visits.lines.join(head_key(job.tenant, job.session) if job.session else "")
 
-    async def enter(self, job: Job, entry: Entry | None) -> Visit:
+    async def enter(self, job: Job, entry: Entry | None, *, ahead: bool = False) -> Visit:
         """Take the job's session. See `Visits.enter`."""
-        return await self._visits.enter(job, entry)
+        return await self._visits.enter(job, entry, ahead=ahead)
 
     async def catch_up(self, tenant: str, session: str) -> None:
         """Have a session moved to what a job left that ended in it. Raises StoreError."""

@@ -30,8 +30,16 @@ class Visit:
     """A session in the hand of a job. Made by `Visits.enter`."""
 
     def __init__(
-        self, visits: "Visits", job: Job, found: Found, entry: Entry | None, inputs: Mapping[str, Input], warnings: tuple[str, ...]
+        self,
+        visits: "Visits",
+        job: Job,
+        found: Found,
+        entry: Entry | None,
+        inputs: Mapping[str, Input],
+        warnings: tuple[str, ...],
+        snapshot: bytes | None,
     ) -> None:
+        """`snapshot`: of the session, where it was read ahead."""
         self.session = found.session
         self._visits = visits
         self._job = job
@@ -40,6 +48,7 @@ class Visit:
         self._entry = entry
         self._inputs = inputs
         self._warnings = warnings
+        self._snapshot = snapshot
         self._desk: Desk | None = None
         self._over = False
 
@@ -58,7 +67,8 @@ class Visit:
             now=time.time(),
         )
         if visits.settings.state.enabled and self._job.state and language.warmup == PYTHON:
-            await self._desk.open_state()
+            snapshot, self._snapshot = self._snapshot, None
+            await self._desk.open_state(snapshot)
         return self._desk
 
     @property

@@ -16,6 +16,7 @@ import structlog
 from ..errors import OverLimit, Rejected, StoreError
 from ..job import TOKEN, Job
 from ..limits import LimitSettings
+from ..nursery import open_nursery
 from ..record import Entry, Records
 from ..sessions import Owner
 from .desk import Input
@@ -56,8 +57,8 @@ class Visits:
         self._chores = 0
         self._owed: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def enter(self, job: Job, entry: Entry | None) -> Visit:
-        """Take the job's session, or a new one, as soon as nobody works in it.
+    async def enter(self, job: Job, entry: Entry | None, *, ahead: bool = False) -> Visit:
+        """Take the job's session, or a new one, as soon as nobody works in it. `ahead`: the job starts at once, and loads its snapshot.
 
         Raises Rejected where the job mounts what it may not have, or its entity has too many sessions, and StoreError.
         """
@@ -65,14 +66,15 @@ class Visits:
         mounted = await self._mounted(job, owner)
         running = Running(job=job.id, by=self._records.by, recorded=entry is not None)
         warnings: tuple[str, ...] = ()
-        found = await self._take(owner, job.session, running) if job.session else None
+        ahead = ahead and job.state and self.settings.state.enabled
+        found, snapshot = await self._take(owner, job.session, running, ahead) if job.session else (None, None)
         if found is None:
             if job.session:
                 warnings = (f"session {job.session} does not exist or has expired: this job started a new one",)
             found = await self.make(owner, running)
         self.inside.add(found.key)
         inputs, conflicts = laid_out(found.head, mounted, job)
-        return Visit(self, job, found, entry, inputs, (*warnings, *conflicts))
+        return Visit(self, job, found, entry, inputs, (*warnings, *conflicts), snapshot)
 
     async def make(self, owner: Owner, running: Running | None = None) -> Found:
         """A new session. Raises OverLimit and StoreError."""
@@ -168,13 +170,13 @@ class Visits:
     async def _alive(self, by: str) -> bool:
         return await self._records.patiently(lambda: self._records.alive(by))
 
-    async def _take(self, owner: Owner, session: str, running: Running) -> Found | None:
-        """Take a session in its turn; None where there is none for this owner."""
+    async def _take(self, owner: Owner, session: str, running: Running, ahead: bool) -> tuple[Found | None, bytes | None]:
+        """Take a session in its turn, with its snapshot where that is read ahead; None where there is none for this owner."""
         pause_s = _PAUSE_S
         while TOKEN.fullmatch(session):
             found = await self.heads.get(owner.tenant, session)
             if found is None or not visible(owner, found.head.owner):
-                return None
+                return None, None
             head = await self.free(found)
             if head is None:
                 await asyncio.sleep(pause_s)  # no store tells when an entry of another daemon's changes
@@ -183,12 +185,14 @@ class Visits:
             now = time.time()
             head = living(head, now, self.settings.sessions.ttl_s, self.settings.state)
             if head is None:
-                return None
-            changed = await self._set(found, taken(head, running, now))
+                return None, None
+            async with open_nursery() as tasks:  # one round trip for both
+                reading = tasks.create_task(self.contents.ahead(owner.tenant, session, head.state if ahead else None))
+                changed = await self._set(found, taken(head, running, now))
             if changed is not None:
                 self.tidy(found, changed)
-                return changed
-        return None
+                return changed, reading.result()
+        return None, None
 
     async def _set(self, found: Found, head: Head) -> Found | None:
         """Take a session; where that fails or is cancelled, it may be taken all the same."""
