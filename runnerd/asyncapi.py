@@ -9,6 +9,7 @@ import structlog
 from . import __version__
 from .codec import JSON
 from .description import Description, Message, Operation, Parameter, Server
+from .errors import RunnerdError
 from .job import VERSION
 from .schemas import renamed, schemas_of
 from .spec import Ingress, Language
@@ -31,6 +32,9 @@ def described(ingresses: Mapping[str, Ingress], languages: Mapping[str, Language
     for kind, ingress in ingresses.items():
         try:
             said = ingress.describe(languages, addresses.get(kind, ""))
+        except RunnerdError as error:
+            log.warning("an ingress can't describe itself", ingress=kind, reason=str(error))
+            continue
         except Exception:  # a plugin's own code: the others are described all the same
             log.exception("an ingress can't describe itself", ingress=kind)
             continue

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from .job import Job, Output, Result, Started
+from .job import Job, Output, Result, Started, ToolCall
 from .spec import Language
 
 ID = "example-1"
@@ -19,6 +19,8 @@ class Examples(Struct, frozen=True, kw_only=True):
     job: Job
     started: Started
     output: Output
+    call: ToolCall
+    """As another job would make it, one that names the tool."""
     result: Result
 
 
@@ -32,5 +34,6 @@ def examples_of(languages: Mapping[str, Language], tenant: str = "default") -> E
         job=Job(code=code),
         started=Started(id=ID, stage="run"),
         output=Output(id=ID, stream="stdout", seq=1, text="hi\n"),
+        call=ToolCall(id=ID, tenant=tenant, call="1", name="weather", arguments='{"city": "Oslo"}'),
         result=Result(id=ID, tenant=tenant, lang=lang, status="ok", stage="run", exit_code=0, stdout="hi\n", starts=1),
     )

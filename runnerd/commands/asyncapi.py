@@ -35,15 +35,16 @@ def asyncapi(
 
       runnerd asyncapi --config production.toml --out asyncapi.json
     """
-    from .. import asyncapi as document
+    from ..asyncapi import document
     from ..config import load_config
     from ..daemon import effective_languages
     from ..plugins import find_plugins
 
     plugins = find_plugins()
     settings = load_config(plugins, file=file, flags=flags or ()).settings
-    found = document.described(settings.ingress, effective_languages(settings, plugins), {})
-    text = _text(document.document(found), yaml=out.endswith(_YAML) if yaml is None else yaml)
+    languages = effective_languages(settings, plugins)
+    found = {kind: said for kind, ingress in settings.ingress.items() if (said := ingress.describe(languages, "")) is not None}
+    text = _text(document(found), yaml=out.endswith(_YAML) if yaml is None else yaml)
     if out:
         _write(Path(out), text)
         typer.echo(f"{out}: {', '.join(found) or 'nothing'} described")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 VERSION = "0.3.0"
 """Of AsyncAPI's bindings for HTTP."""
+KEY = "example-2"
+"""An id of its own, as a job of HTTP works in a session, and is another one than that of the same program on a bus."""
 
 
 def describe(http: "Http", languages: Mapping[str, Language], address: str) -> Description:
@@ -35,7 +37,7 @@ def _exec(languages: Mapping[str, Language]) -> Operation:
         summary="A program to run.",
         payload=ExecRequest,
         headers=headers,
-        examples=(Example(payload={"lang": examples.lang, "code": examples.job.code}, headers={"Idempotency-Key": examples.result.id}),),
+        examples=(Example(payload={"lang": examples.lang, "code": examples.job.code}, headers={"Idempotency-Key": KEY}),),
     )
     told = Message(
         name="ExecAnswer",
