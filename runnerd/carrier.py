@@ -70,6 +70,8 @@ class Carrier:
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
             return await self._stopped(in_hand)
         except (Interrupted, Saturated) as given_back:
+            if in_hand.entry is not None and in_hand.entry.ahead:
+                await self._give_back(in_hand, in_hand.entry)
             return None, given_back
         except Rejected as rejected:
             return in_hand.closing("rejected", str(rejected)), None
@@ -84,12 +86,12 @@ class Carrier:
         if in_hand.cause is not None:
             raise CancelledError
         if in_hand.owned:
-            in_hand.entry = await self._claim(in_hand.job)
+            in_hand.entry = await self._claim(in_hand.job, starting=self._at_once(in_hand))
         while True:
             if in_hand.entry is not None:
                 if in_hand.entry.result is not None:
                     return await self._told(self._safe(in_hand, in_hand.entry))
-                in_hand.starts = in_hand.entry.record.starts
+                in_hand.starts = in_hand.entry.starts
             try:
                 result = await self._reached(in_hand, limits, place)
                 in_hand.decide()
@@ -171,9 +173,19 @@ class Carrier:
         except (TimeoutError, StoreError) as error:
             raise Interrupted(f"another daemon runs the job: {error or 'it takes long'}") from error
 
-    async def _claim(self, job: Job) -> Entry:
+    def _at_once(self, in_hand: InHand) -> bool:
+        """Whether a job finds a slot and a sandbox now, as do all others that arrive, so that its start can be counted ahead.
+
+        Not where that alone would say that it was started, and it is never started again.
+        """
+        job, coming = in_hand.job, len(self.arriving)
+        if job.session is not None or job.mounts or not job.again or self._patience_s(in_hand) <= 0:
+            return False
+        return not self._slots.waiting and self._slots.free >= coming and self._pools[job.lang].ready >= coming
+
+    async def _claim(self, job: Job, *, starting: bool = False) -> Entry:
         try:
-            return await self._records.claim(job)
+            return await self._records.claim(job, starting=starting)
         except StoreError as error:
             raise Interrupted(f"the job could not be recorded, so it was not started: {error}") from error
 
@@ -318,6 +330,12 @@ class Carrier:
             raise Interrupted("how the job ended is not recorded yet")
         return entry.result
 
+    async def _give_back(self, in_hand: InHand, entry: Entry) -> None:
+        try:
+            await entry.give_back()
+        except StoreError as error:
+            log.warning("a start that was cut short stays counted", job=in_hand.job.id, reason=str(error))
+
     async def _stopped(self, in_hand: InHand) -> tuple[Result | None, Exception | None]:
         """What becomes of a job that was stopped: a result, or the reason why it was given back."""
         cancelled = in_hand.cause == "cancelled"
@@ -327,10 +345,7 @@ class Carrier:
             closing = in_hand.closing("dead", "the daemon stopped while the job ran, and retry is off")
         else:
             if in_hand.entry is not None:
-                try:
-                    await in_hand.entry.give_back()
-                except StoreError as error:
-                    log.warning("a start that was cut short stays counted", job=in_hand.job.id, reason=str(error))
+                await self._give_back(in_hand, in_hand.entry)
             return None, Interrupted("the daemon stopped before the job ended")
         try:
             return await self._record(in_hand, closing, force=cancelled), None

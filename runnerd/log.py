@@ -1,15 +1,18 @@
 """Where log lines go: standard error, and a file that is rotated. Never the body of a job or of a result."""
 
+import json
 import logging
 import logging.handlers
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
+import msgspec
 import structlog
 from msgspec import Meta, Struct
+from structlog.typing import EventDict
 
 from .errors import ConfigError
 
@@ -73,8 +76,8 @@ def open_log(settings: LogSettings) -> Iterator[None]:
     for name in quiet:
         logging.getLogger(name).disabled = True
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.stdlib.filter_by_level, *_shared(), _Sink(handlers)],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.threshold()),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     try:
@@ -86,6 +89,46 @@ def open_log(settings: LogSettings) -> Iterator[None]:
         root.handlers, root.level = before
         for handler in handlers:
             handler.close()
+
+
+class _Line(logging.LogRecord):
+    """A line of structlog's. It has none of what the standard library finds out about its caller, which costs more than the line."""
+
+    def __init__(self, name: str, level: int, line: EventDict) -> None:
+        self.name, self.levelno, self.line = name, level, line
+
+
+class _Sink:
+    """The last of structlog's processors: gives each line to the handlers, and nothing to the logger."""
+
+    def __init__(self, handlers: list[logging.Handler]) -> None:
+        self._handlers = handlers
+
+    def __call__(self, logger: logging.Logger, method: str, line: EventDict) -> NoReturn:
+        record = _Line(logger.name, _LEVELS.get(method, logging.ERROR), line)
+        for handler in self._handlers:
+            handler.handle(record)
+        raise structlog.DropEvent
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders lines of structlog's, and those of the standard library as if they were."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as text."""
+        if not isinstance(record, _Line):
+            return super().format(record)
+        line: Any = dict(record.line)  # each handler's own
+        for act in self.processors[1:]:  # the first is for the standard library's
+            line = act(None, "", line)
+        return str(line)
+
+
+def _json(line: EventDict, default: Any) -> str:
+    try:
+        return msgspec.json.encode(line, enc_hook=default).decode()
+    except (TypeError, ValueError, OverflowError):  # half a surrogate pair, say, or a number beyond 64 bits
+        return json.dumps(line, default=default)
 
 
 def _shared() -> list[Any]:
@@ -120,9 +163,9 @@ def _file(settings: LogSettings) -> Iterator[logging.Handler]:
 
 def _formatter(settings: LogSettings, *, terminal: bool, colors: bool) -> logging.Formatter:
     as_text = settings.format == "text" or (settings.format == "auto" and terminal)
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=colors) if as_text else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=colors) if as_text else structlog.processors.JSONRenderer(_json)
     tail = [] if as_text else [structlog.processors.format_exc_info]
-    return structlog.stdlib.ProcessorFormatter(
+    return _Formatter(
         foreign_pre_chain=_shared(),
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail, renderer],
     )

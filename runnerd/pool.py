@@ -116,6 +116,11 @@ class Pool:
         """Why there is no sandbox to be had now; empty where one is warm or can be started."""
         return "" if self.policy.warm else self.policy.failing
 
+    @property
+    def ready(self) -> int:
+        """How many sandboxes stand warm."""
+        return len(self.policy.warm)
+
     def health(self) -> dict[str, Any]:
         """Counts by state, the target, and why starts fail: plain data."""
         policy = self.policy

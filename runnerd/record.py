@@ -63,26 +63,40 @@ class Elsewhere(RunnerdError):
 class Entry:
     """One job's record in hand, with the revision that was read or written last."""
 
-    def __init__(self, records: "Records", key: str, record: Record, revision: str) -> None:
+    def __init__(self, records: "Records", key: str, record: Record, revision: str, start: int = 0) -> None:
         self.key = key
         self.record = record
         self.owed: Result | None = None
         """The result, where the job ended and the store did not take it."""
         self._records = records
         self._revision = revision
-        self._start = 0
+        self._start = start
         """Which start of the job this daemon has in hand, 0 for none."""
+        self._ahead = start > 0
 
     @property
     def result(self) -> Result | None:
         """The job's result, None where it has not ended."""
         return self.record.result or self.owed
 
+    @property
+    def starts(self) -> int:
+        """How often the job has begun to run."""
+        return self.record.starts - self.ahead
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a start is counted that has not begun."""
+        return self._ahead and self._holds()
+
     async def start(self) -> Result | None:
-        """Count a start. Returns the result instead where the job has ended meanwhile.
+        """Count a start, unless it is counted already. Returns the result instead where the job has ended meanwhile.
 
         Raises Elsewhere where another daemon that lives has started it, and StoreError.
         """
+        ahead, self._ahead = self.ahead, False
+        if ahead:
+            return None
         while self.record.result is None:
             if await self.elsewhere():
                 raise Elsewhere(f"another daemon, {self.record.by}, runs the job")
@@ -94,6 +108,7 @@ class Entry:
 
     async def give_back(self) -> None:
         """Undo a start that the daemon itself cut short: it says nothing against the job. Raises StoreError."""
+        self._ahead = False
         while self._holds():
             starts = max(0, self.record.starts - 1)
             if await self._write(msgspec.structs.replace(self.record, state="queued", starts=starts, by=self._records.by)):
@@ -183,8 +198,11 @@ class Records:
         self._most_owed = most_owed
         self._owed: dict[str, tuple[Entry, Result, bool]] = {}
 
-    async def claim(self, job: Job) -> Entry:
-        """The job's record, made if there is none. Raises Rejected where it is of another job, and StoreError."""
+    async def claim(self, job: Job, *, starting: bool = False) -> Entry:
+        """The job's record, made if there is none. Raises Rejected where it is of another job, and StoreError.
+
+        `starting`: the job is about to begin, so its first start is counted in the same write.
+        """
         key = _key(job.tenant, job.id)
         if key in self._owed:
             entry, result, force = self._owed[key]
@@ -195,9 +213,12 @@ class Records:
                 del self._owed[key]
             else:
                 return entry
-        record = Record(digest=digest_of(job), lang=job.lang, by=self.by)
+        start = 1 if starting else 0
+        record = Record(digest=digest_of(job), lang=job.lang, state="running" if start else "queued", starts=start, by=self.by)
         value = _encoder.encode(record)
         _, standing, revision = await self.patiently(lambda: self.kv.put_if_absent(key, value, self.ttl_s(record)))
+        if standing == value:  # written now, or before and its answer was lost
+            return Entry(self, key, record, revision, start)
         return Entry(self, key, _same(job, record.digest, _read(key, standing)), revision)
 
     async def find(self, tenant: str, job_id: str) -> Entry | None:

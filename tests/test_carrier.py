@@ -10,6 +10,7 @@ from msgspec import structs
 
 from fake_executor import FakeExecutor, wait_until
 from runnerd import Interrupted, Job, KeyValues, Result, Started, StoreError
+from runnerd.record import Records
 from scheduling import Frozen, events, job, result, scheduling
 from stores import store
 
@@ -291,3 +292,21 @@ async def test_a_kept_job_is_not_answered_before_its_end_is_recorded() -> None:
             assert (await submitted(cancelled)).status == "cancelled"
             assert (await submitted(ran)).status == "ok"
             assert executor.starts == Counter({"cancelled": 1, "ran": 1}), "neither ran again"
+
+
+async def test_only_what_starts_at_once_is_counted_ahead() -> None:
+    executor = FakeExecutor()
+    async with store("memory").open_kv() as kv, scheduling(executor, kv, slots=1) as scheduler:
+
+        async def starts(it: Job) -> int:
+            entry = await Records(kv, by="", result_ttl_s=1, patience_s=1, most_owed=1).find(it.tenant, it.id)
+            return -1 if entry is None else entry.record.starts
+
+        jobs = [job("wait") for _ in range(3)]
+        async with asyncio.TaskGroup() as tasks:
+            for it in jobs:
+                tasks.create_task(result(scheduler, it, True))
+            await wait_until(lambda: scheduler.health()["queued"] == 2, "two of them wait")
+            assert sorted([await starts(it) for it in jobs]) == [0, 0, 1]
+            executor.go.set()
+        assert [await starts(it) for it in jobs] == [1, 1, 1]

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from runnerd import File, Job, KeyValues, Rejected, Result, StoreError
-from runnerd.record import Entry, Records, digest_of
+from runnerd.record import Elsewhere, Entry, Records, digest_of
 from stores import store
 
 JOB = Job(id="j1", tenant="acme", lang="py", code="hi", env={"A": "1", "B": "2"})
@@ -85,6 +85,39 @@ async def test_from_claim_to_result(kv: Faulty) -> None:
     assert (again.result, again.record.starts) == (OK, 1)
     assert await again.end(structs.replace(OK, status="failed")) == OK, "the first result stands"
     assert await again.start() == OK
+
+
+async def test_a_start_that_is_counted_with_the_claim(kv: Faulty) -> None:
+    entry = await records(kv).claim(JOB, starting=True)
+    assert (entry.record.state, entry.record.starts, entry.starts) == ("running", 1, 0)
+    assert await entry.start() is None
+    assert (kv.asked, entry.starts, entry.ahead) == (1, 1, False)
+    assert await entry.end(OK) == OK
+
+
+async def test_a_start_that_was_counted_and_did_not_begin_is_undone(kv: Faulty) -> None:
+    entry = await records(kv).claim(JOB, starting=True)
+    await entry.give_back()
+    assert (entry.record.state, entry.record.starts, entry.starts) == ("queued", 0, 0)
+    assert await entry.start() is None
+    assert (entry.record.starts, entry.starts) == (1, 1)
+
+
+async def test_a_claim_whose_answer_was_lost_has_counted_its_start(kv: Faulty) -> None:
+    kv.after = 1
+    entry = await records(kv).claim(JOB, starting=True)
+    assert (entry.record.starts, entry.ahead) == (1, True)
+
+
+async def test_a_start_counted_with_the_claim_can_be_taken_over(kv: Faulty) -> None:
+    entry = await records(kv).claim(JOB, starting=True)
+    other = await records(kv, "two").claim(JOB, starting=True)
+    assert (other.ahead, other.starts) == (False, 1)
+    assert await other.start() is None
+    assert await entry.start() is None  # it can't know, and so may run; what it does leaves nothing
+    with pytest.raises(Elsewhere):
+        await entry.end(OK)
+    assert (await other.end(OK), other.record.starts) == (OK, 2)
 
 
 async def test_another_body_is_rejected(kv: Faulty) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from runnerd import IngressError, __version__
+from runnerd import IngressError, __version__, new_id
 
 from .client import HardClient
 from .counters import Counters, log
@@ -22,6 +22,7 @@ from .tasks import task_group
 
 Receive = Callable[[Msg], Awaitable[None]]
 
+_NOBODY = "503"
 _REBUILD_FIRST_S = 0.2
 _LEAVE_S = 5.0
 """How long unsubscribing may take. It is one round trip to the server, and what had been sent before it."""
@@ -51,6 +52,35 @@ class Route(Struct, frozen=True, kw_only=True):
     queue: str = ""
 
 
+class Answers:
+    """Answers to requests that wait for them, each known by the subject that it comes on."""
+
+    def __init__(self) -> None:
+        self._inbox = f"_INBOX.rd.{new_id()}"
+        self._number = 0
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+
+    def route(self) -> Route:
+        """Where they come to."""
+        return Route(subject=f"{self._inbox}.*", receive=self._receive)
+
+    @contextmanager
+    def one(self) -> Iterator[tuple[str, "asyncio.Future[Msg]"]]:
+        """A subject for one answer, and the answer; what comes after the block is dropped."""
+        self._number += 1
+        subject = f"{self._inbox}.{self._number}"
+        answer = self._waiting[subject] = asyncio.get_running_loop().create_future()
+        try:
+            yield subject, answer
+        finally:
+            del self._waiting[subject]
+
+    async def _receive(self, msg: Msg) -> None:
+        answer = self._waiting.get(msg.subject)
+        if answer is not None and not answer.done():
+            answer.set_result(msg)
+
+
 class Connection:
     """The current client and what happens when it is lost.
 
@@ -68,6 +98,7 @@ class Connection:
         self._counters = counters
         self._routes: list[Route] = []
         self._subscriptions: list[Subscription] = []
+        self._answers = Answers()
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
         self._last_error = ""
@@ -146,12 +177,16 @@ class Connection:
         """Send a message and return the one answer. Raises NoAnswer; the message may have arrived nevertheless."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._connected()
-                return await self.client.request(subject, body, timeout=timeout_s, headers=headers)
-        except nats.errors.NoRespondersError:
-            raise NoAnswer(f"{subject}: nobody is there") from None
+                if not self.client.is_connected:
+                    await self._connected()
+                with self._answers.one() as (inbox, answer):
+                    await self.client.publish(subject, body, reply=inbox, headers=headers)
+                    msg = await answer
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise NoAnswer(f"{subject}: no answer: {str(error) or f'{timeout_s:g} s are over'}") from None
+        if not msg.data and (msg.headers or {}).get("Status") == _NOBODY:
+            raise NoAnswer(f"{subject}: nobody is there")
+        return msg
 
     async def ask(self, subject: str, body: bytes, reply: str) -> bool:
         """Send a message whose answers go to `reply`, a subject of ours; False where there is no connection now."""
@@ -251,6 +286,7 @@ class Connection:
                 )
                 self.client = client
                 self._closed.clear()
+                await self.subscribe(self._answers.route())
                 self._subscriptions = [await self.subscribe(route) for route in self._routes]
             connecting = False
         except TimeoutError:

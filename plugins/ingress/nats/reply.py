@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -41,6 +42,12 @@ def heading(text: str) -> str:
 def size_of(headers: Mapping[str, str]) -> int:
     """Bytes that `headers` take on the wire."""
     return 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+
+
+@cache
+def worker() -> str:
+    """Which daemon answers, for people to read."""
+    return heading(f"{socket.gethostname()}/{os.getpid()}")
 
 
 class Reply:
@@ -97,7 +104,7 @@ class Reply:
         headers["Rd-Status"] = result.status
         if result.starts:
             headers["Rd-Attempt"] = str(result.starts)
-        headers["Rd-Worker"] = heading(f"{socket.gethostname()}/{os.getpid()}")
+        headers["Rd-Worker"] = worker()
         headers["Rd-Duration-Ms"] = f"{self.since_ms():.3f}"
         if result.exit_code is not None:
             headers["Rd-Exit-Code"] = str(result.exit_code)

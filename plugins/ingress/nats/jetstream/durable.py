@@ -175,13 +175,17 @@ class Durable:
     async def _run(self, asked: Asked, headers: dict[str, str]) -> tuple[Result, Stream | None]:
         """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
         stream: Stream | None = None
+        result: Result | None = None
         delivery = asked.request.delivery
-        async for event in self._services.submit(delivery):
+        async for event in self._services.submit(delivery):  # to its very end, or a task of its own would have to close it
             if isinstance(event, Result):
-                return event, stream
+                result = event
+                continue
             if stream is None:
                 to = asked.events_to or f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
                 reply = Reply("", self._bus.streams, self._bus.counters, headers)
                 stream = Stream(reply, to, self._bus, self._bounds.stream_pending_bytes)
             await stream.event(event)
-        raise Interrupted("runnerd gave no result; its log says why")
+        if result is None:
+            raise Interrupted("runnerd gave no result; its log says why")
+        return result, stream

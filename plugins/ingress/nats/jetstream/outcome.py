@@ -10,7 +10,7 @@ import msgspec
 from runnerd import TOKEN, Result, RunnerdError, Services, decode_result, spill_result
 
 from ..bus import Bus
-from ..connection import Connection, NoAnswer
+from ..connection import NoAnswer
 from ..reply import MARGIN, Reply, heading, size_of
 from ..request import job_id
 from ..stream import Stream
@@ -46,23 +46,23 @@ class Outcomes:
     async def publish(self, held: Held, headers: dict[str, str], result: Result, *, asked_ttl: str, stream: Stream | None) -> None:
         """Tell everybody, and have the message forgotten. Waits for the server as long as it takes."""
         self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
-        more = stream.result_headers() if stream else {}
-        if await self._own(result):
-            subject = f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}"
-            reply = self._way(subject, self._bus.main, held, headers)
+        to = headers.get("rd-reply-to") or headers.get("reply_to") or ""
+        # behind its output, where there was some
+        reply = Reply(to, self._bus.streams if stream else self._bus.main, self._bus.counters, headers)
+        reply.came = held.came
+        subject = f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}"
+        own = await self._own(result)
+        if own:
             result = await self._fitting(subject, result, reply)
-            body, out = reply.message(result, more=more)
+        body, out = reply.message(result, more=stream.result_headers() if stream else {})
+        if own:
             # one name per end of the job: a copy that was published already, by whomever, is known again
-            out["Nats-Msg-Id"] = f"{result.tenant}.{result.id}.{result.status}"
-            if asked_ttl:
-                out["Nats-TTL"] = asked_ttl
-            await self._until_done(lambda: self._copy(subject, body, out))
+            kept = out | {"Nats-Msg-Id": f"{result.tenant}.{result.id}.{result.status}"} | ({"Nats-TTL": asked_ttl} if asked_ttl else {})
+            await self._until_done(lambda: self._copy(subject, body, kept))
         if result.status == "dead":
             await self._until_done(lambda: self._letter(held, result))
-        to = headers.get("rd-reply-to") or headers.get("reply_to") or ""
         if to and not self._bus.forbidden(held.msg, to):
-            # behind its output, where there was some
-            await self._way(to, self._bus.streams if stream else self._bus.main, held, headers).result(result, more=more)
+            await reply.connection.publish(to, body, out)
         await self._hands.done(held, poison=heading(result.reason) if result.status in _POISON else "")
 
     async def _own(self, result: Result) -> bool:
@@ -123,11 +123,6 @@ class Outcomes:
         except RunnerdError as error:
             self._bus.counters.count("spills_failed", job=result.id, cause=str(error))
             return result  # then it is cut
-
-    def _way(self, subject: str, connection: Connection, held: Held, headers: dict[str, str]) -> Reply:
-        reply = Reply(subject, connection, self._bus.counters, headers)
-        reply.came = held.came
-        return reply
 
     async def _until_done(self, act: Callable[[], Awaitable[None]]) -> None:
         pause_s = _PAUSE_S
