@@ -26,8 +26,8 @@ _ABOUT = (
 Object = dict[str, Any]
 
 
-def described(ingresses: Mapping[str, Ingress], languages: Mapping[str, Language], addresses: Mapping[str, str]) -> dict[str, Description]:
-    """What each ingress says of itself, by kind, without those that say nothing. `addresses`: of those that are open."""
+def of(ingresses: Mapping[str, Ingress], languages: Mapping[str, Language], addresses: Mapping[str, str]) -> Object:
+    """The document of these ingresses, by kind, without those that say nothing. `addresses`: of those that are open."""
     found = {}
     for kind, ingress in ingresses.items():
         try:
@@ -40,7 +40,7 @@ def described(ingresses: Mapping[str, Ingress], languages: Mapping[str, Language
             continue
         if said is not None:
             found[kind] = said
-    return found
+    return document(found)
 
 
 def document(found: Mapping[str, Description]) -> Object:

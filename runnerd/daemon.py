@@ -1,5 +1,6 @@
 """Puts the parts together: stores, executor, scheduler, ingresses. Read `open_daemon` top to bottom; it ends bottom to top."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -40,7 +41,10 @@ class Daemon:
         self._settings = settings
         self._names = names
         self._scheduler = scheduler
-        self._document: tuple[int, dict[str, Any]] = (-1, {})
+        self._document: dict[str, Any] = {}
+        self._described = -1
+        """How many ingresses were open when `_document` was made."""
+        self._describing = asyncio.Lock()
 
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
@@ -98,13 +102,15 @@ class Daemon:
             **self._scheduler.health(),
         }
 
-    def asyncapi(self) -> dict[str, Any]:
+    async def asyncapi(self) -> dict[str, Any]:
         """See `Services.asyncapi`. It has the address of each ingress once that is open."""
-        opened = len(self.addresses)
-        if self._document[0] != opened:
-            found = asyncapi.described(self._settings.ingress, self.languages, self.addresses)
-            self._document = opened, asyncapi.document(found)
-        return self._document[1]
+        async with self._describing:
+            addresses = dict(self.addresses)
+            if self._described != len(addresses):
+                # reading the meaning of fields from the source takes longer than the loop can wait
+                self._document = await asyncio.to_thread(asyncapi.of, self._settings.ingress, self.languages, addresses)
+                self._described = len(addresses)
+        return self._document
 
     def refuses(self) -> str:
         """Why every job is rejected; empty where jobs are taken."""

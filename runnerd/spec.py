@@ -197,7 +197,7 @@ class Services(Protocol):
         """State of the daemon for health checks and discovery: plain data."""
         ...
 
-    def asyncapi(self) -> dict[str, Any]:
+    async def asyncapi(self) -> dict[str, Any]:
         """The AsyncAPI document of all ingresses of this daemon that describe themselves: plain data."""
         ...
 

@@ -92,7 +92,7 @@ class FakeServices:
     def health(self) -> dict[str, Any]:
         return {"running": len(self.running)}
 
-    def asyncapi(self) -> dict[str, Any]:
+    async def asyncapi(self) -> dict[str, Any]:
         return {"asyncapi": "3.0.0"}
 
     # --- what a test may do ------------------------------------------------------------------------------------

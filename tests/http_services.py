@@ -87,7 +87,7 @@ class HttpServices:
     def health(self) -> dict[str, Any]:
         return self.state
 
-    def asyncapi(self) -> dict[str, Any]:
+    async def asyncapi(self) -> dict[str, Any]:
         return {"asyncapi": "3.0.0"}
 
 

@@ -167,7 +167,7 @@ class FakeServices:
         """See `Services.health`."""
         return {"running": self._tasks}
 
-    def asyncapi(self) -> dict[str, Any]:
+    async def asyncapi(self) -> dict[str, Any]:
         """See `Services.asyncapi`: it describes nothing."""
         return {"asyncapi": "3.0.0"}
 

@@ -15,6 +15,6 @@ def document_route(services: Services, guard: Guard) -> HTTPRouteHandler:
     @get("/asyncapi.json", guards=[guard])
     async def asyncapi() -> dict[str, Any]:
         """Addresses and messages of this daemon, as an AsyncAPI document."""
-        return services.asyncapi()
+        return await services.asyncapi()
 
     return asyncapi

@@ -1,6 +1,7 @@
 """Questions about this daemon: its languages, its limits, the schema of its messages, and all its addresses."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from nats.aio.msg import Msg
 
@@ -21,9 +22,9 @@ class Info:
         self._services = services
         self._endpoint = endpoint
         self._body_bytes = body_bytes
-        self._answers: dict[str, Callable[[], object]] = {
+        self._answers: dict[str, Callable[[], Awaitable[object]]] = {
             "langs": self._langs,
-            "schema": json_schema,
+            "schema": self._schema,
             "asyncapi": services.asyncapi,
             "limits": self._limits,
         }
@@ -39,16 +40,19 @@ class Info:
         if answer is None:
             error = await reply.refuse(Refusal(BAD_REQUEST, f"{what[:80]!r} is not known: use {', '.join(self._answers)}"))
         else:
-            error = await reply.data("info", answer())
+            error = await reply.data("info", await answer())
         self._endpoint.end(began, error)
 
-    def _langs(self) -> list[LanguageInfo]:
+    async def _langs(self) -> list[LanguageInfo]:
         return [
             LanguageInfo(code=lang.code, name=lang.name, aliases=lang.aliases, suffixes=lang.suffixes, filename=lang.filename)
             for _, lang in sorted(self._services.languages.items())
         ]
 
-    def _limits(self) -> LimitsInfo:
+    async def _schema(self) -> dict[str, Any]:
+        return json_schema()
+
+    async def _limits(self) -> LimitsInfo:
         max_payload = self._bus.main.max_payload
         return LimitsInfo(
             max_payload=max_payload,
