@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from hosting import hosted
 from nats_fixture import nats_client
-from runnerd import Job, NotFound, OverLimit, Rejected, Result
+from runnerd import Conflict, Job, NotFound, OverLimit, Rejected, Result
 from runnerd.config import load_config
 from runnerd.daemon import Daemon, open_daemon
 from runnerd.plugins import find_plugins
@@ -126,8 +126,10 @@ async def test_input_that_comes_before_the_job_runs(daemon: Daemon) -> None:
     result = await waiting
     assert isinstance(result, Result)
     assert (result.status, result.stdout) == ("ok", "there\n")
-    with pytest.raises(NotFound):
+    with pytest.raises(Conflict, match="has ended"):
         await daemon.feed("acme", "early", b"late")
+    with pytest.raises(NotFound):
+        await daemon.feed("acme", "unknown", b"late")
 
 
 async def test_only_interactive_jobs_take_more(client: Client, daemon: Daemon) -> None:

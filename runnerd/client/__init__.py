@@ -12,6 +12,7 @@ So it runs once.
 import asyncio
 
 from ..job import Job, Result
+from .answers import Tool, ToolError
 from .client import Client
 from .jetstream import connect_jetstream
 from .patience import LanguageInfo, Patience
@@ -26,6 +27,8 @@ __all__ = [
     "LanguageInfo",
     "Patience",
     "Submission",
+    "Tool",
+    "ToolError",
     "connect",
     "connect_jetstream",
     "connect_rabbitmq",

@@ -53,6 +53,20 @@ class Bus(Protocol):
         """`status` or `cancel`: the state of a job, its result, or None where nobody knows it. Raises Saturated, Lost, IngressError."""
         ...
 
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
+        """Add to the standard input of an interactive job, and wait until its program has room for it.
+
+        Raises Saturated where no daemon says so in time, Conflict where the job has ended, Rejected, OverLimit, Lost, IngressError.
+        """
+        ...
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool) -> None:
+        """Answer a call of a tool, see `Services.answer`.
+
+        Raises Saturated where no daemon says that it has the answer, Conflict where nobody waits for it, and the others as `feed`.
+        """
+        ...
+
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """The languages of a daemon, none where they can't be asked for. Raises Saturated where no daemon answers."""
         ...

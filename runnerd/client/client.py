@@ -1,13 +1,16 @@
 """Submits jobs, waits for them, and asks about them, on any bus."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from ..codec import MSGPACK, encode
 from ..errors import Saturated
-from ..job import TOKEN, Event, Job, Result, new_id
+from ..job import TOKEN, Event, Job, Result, ToolCall, new_id
+from .answers import Tool
 from .bus import Bus, Lost
 from .patience import LanguageInfo, Patience
 from .submission import Submission, followed, result_of, submitted
@@ -23,33 +26,35 @@ class Client:
         self._codes: dict[str, str] | None = None
 
     @asynccontextmanager
-    async def submit(self, job: Job, *, stream: bool = False) -> AsyncIterator[Submission]:
+    async def submit(self, job: Job, *, stream: bool = False, tools: Mapping[str, Tool] | None = None) -> AsyncIterator[Submission]:
         """Hand a job in: `async with client.submit(job) as submission`, which has its id, `events()` and `result()`.
 
         The block begins when the job was sent and, on a bus that keeps jobs, is kept. Leaving the block does not cancel it.
         Given again, with the id that it had, it is not run again and has the same result. `stream`: with its events.
+        `tools`: what it may call, each a coroutine function, which answers while `events()` or `result()` is awaited.
 
         Raises Saturated where nobody takes the job, IngressError where the bus can't be reached.
         """
-        job = await self._ready(job, stream=stream)
-        async with submitted(job, encode(job, MSGPACK), self._bus, self._patience, stream=stream) as submission:
+        job = await self._ready(job, stream=stream, tools=tuple(tools or ()))
+        body = encode(job, MSGPACK)
+        async with submitted(job, body, self._bus, self._patience, stream=stream, tools=tools or {}) as submission:
             yield submission
 
-    async def run(self, job: Job) -> Result:
+    async def run(self, job: Job, *, tools: Mapping[str, Tool] | None = None) -> Result:
         """Run a job and return its result. Cancelling this does not cancel the job: see `cancel`.
 
-        Raises Saturated where no daemon takes the job, RunnerdError where one failed to handle it.
+        `tools` as for `submit`. Raises Saturated where no daemon takes the job, RunnerdError where one failed to handle it.
         """
-        async with self.submit(job) as submission:
+        async with self.submit(job, tools=tools) as submission:
             return await submission.result()
 
-    async def stream(self, job: Job) -> AsyncGenerator[Event]:
+    async def stream(self, job: Job, *, tools: Mapping[str, Tool] | None = None) -> AsyncGenerator[Event]:
         """Run a job; its events come as they happen, its Result last. Raises what `run` raises.
 
         Events may be lost on the way, which a gap in `Output.seq` shows; the result has the whole output. Leaving the
-        iterator does not cancel the job.
+        iterator does not cancel the job. `tools` as for `submit`.
         """
-        async with self.submit(job, stream=True) as submission, aclosing(submission.events()) as events:
+        async with self.submit(job, stream=True, tools=tools) as submission, aclosing(submission.events()) as events:
             async for event in events:
                 yield event
 
@@ -78,14 +83,30 @@ class Client:
         """`queued`, `running`, `scheduled`, the result of a job that ended, or None where no daemon knows such a job."""
         return await self._bus.ask(tenant or self._tenant, _token(job_id), "status")
 
+    async def feed(self, job_id: str, data: bytes, *, end: bool = False, tenant: str = "", timeout_s: float = 60.0) -> None:
+        """Add to the standard input of an interactive job; `end` after the last of it. Returns when its program has room for it.
+
+        Send a piece when the one before was taken. Raises Saturated where no daemon says in time that it was: nobody has the job,
+        or its program does not read; Conflict where the job has ended, Rejected where it is not interactive.
+        """
+        await self._bus.feed(tenant or self._tenant, _token(job_id), data, end=end, timeout_s=timeout_s)
+
+    async def answer(self, call: ToolCall, answer: Any = None, *, error: str = "") -> None:
+        """Answer a call of a tool with what can be written as JSON, or with an `error`, for who takes calls from `Submission.events`.
+
+        Raises Saturated where no daemon says that it has the answer: it may be sent again; Conflict where nobody waits for it.
+        """
+        said = error.encode(errors="replace") if error else msgspec.json.encode(answer)
+        await self._bus.answer(call.tenant, call.id, call.call, said, failed=bool(error))
+
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """The languages of a daemon; none where the bus has no way to ask. Raises Saturated where no daemon answers."""
         return await self._bus.languages()
 
-    async def _ready(self, job: Job, *, stream: bool) -> Job:
+    async def _ready(self, job: Job, *, stream: bool, tools: tuple[str, ...]) -> Job:
         """The job with its id, its tenant, and its language's code."""
         lang = await self._code(job.lang)
-        return replace(job, id=job.id or new_id(), tenant=job.tenant or self._tenant, lang=lang, stream=stream)
+        return replace(job, id=job.id or new_id(), tenant=job.tenant or self._tenant, lang=lang, stream=stream, tools=job.tools or tools)
 
     async def _code(self, lang: str) -> str:
         """The code of a language that may be named by an alias. Unknown ones pass: the daemon has the word, and its list."""

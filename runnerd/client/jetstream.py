@@ -96,7 +96,7 @@ class JetStreamBus:
             "Content-Type": MSGPACK,
             **({"Rd-Output": "events"} if stream else {}),
         }
-        subjects = [inbox, *([self._events(job.tenant, job.id)] if stream else [])]
+        subjects = [inbox, *([self._events(job.tenant, job.id)] if stream or job.tools else [])]
         async with self._wire.mailbox(*subjects) as box:
             subject = f"{self._wire.prefix}.job.{job.tenant}.{self._cls}.{job.lang}.{job.id}"
             yield JetStreamLane(self._wire, box, subject, body, headers)
@@ -133,6 +133,14 @@ class JetStreamBus:
         with suppress(Saturated):
             return await self._stored.first("JOBS", f"{self._wire.prefix}.job.{tenant}.*.*.{job_id}") is not None
         return False
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
+        """See `Bus.feed`."""
+        await self._wire.feed(tenant, job_id, data, end=end, timeout_s=timeout_s)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool) -> None:
+        """See `Bus.answer`."""
+        await self._wire.answer(tenant, job_id, call, answer, failed=failed)
 
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """See `Bus.languages`."""

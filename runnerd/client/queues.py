@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractIncomingMessage
 
 from ..codec import MSGPACK, decode_event, decode_result
 from ..errors import Saturated
@@ -15,7 +16,7 @@ from .refusal import job_problem, read_refused
 
 _BODY_BYTES = 64 << 20
 """Most that is sent: the daemon's own limit, and the broker's, are smaller and have their own words."""
-_EVENTS = ("rd.result", "rd.started", "rd.out", "rd.err")
+_EVENTS = ("rd.result", "rd.started", "rd.out", "rd.err", "rd.call")
 
 
 @asynccontextmanager
@@ -79,12 +80,7 @@ class QueueBus:
 
     async def ask(self, tenant: str, job_id: str, verb: str) -> str | Result | None:
         """See `Bus.ask`."""
-        async with self._row() as (correlation, row):
-            question = Message(b"", headers={"accept": MSGPACK}, correlation_id=correlation)
-            await self._links.publish(question, f"{self._prefix}.ctl", f"ctl.{tenant}.{job_id}.{verb}")
-            answer = await row.get(self._answer_s)
-        if answer is None:
-            raise Saturated(f"no answer about job {job_id} within {self._answer_s:g} s: does a daemon run?")
+        answer = await self._told(f"ctl.{tenant}.{job_id}.{verb}", b"", {}, self._answer_s)
         content_type = answer.content_type or ""
         if answer.type == "rd.result":
             return decode_result(answer.body, content_type)
@@ -94,6 +90,29 @@ class QueueBus:
         if refused.code == 404:
             return None
         raise refused.problem()
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
+        """See `Bus.feed`."""
+        await self._say(f"stdin.{tenant}.{job_id}", data, {"rd-eof": "1"} if end else {}, timeout_s)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool) -> None:
+        """See `Bus.answer`."""
+        await self._say(f"tool.{tenant}.{job_id}.{call}", answer, {"rd-failed": "1"} if failed else {}, self._answer_s)
+
+    async def _say(self, key: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> None:
+        answer = await self._told(key, body, headers, timeout_s)
+        if answer.type not in ("rd.stdin", "rd.answered"):
+            raise read_refused(answer.body, answer.content_type or "").problem()
+
+    async def _told(self, key: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> AbstractIncomingMessage:
+        """What a daemon says to a message. Raises Saturated, Lost and IngressError."""
+        async with self._row() as (correlation, row):
+            message = Message(body, headers={"accept": MSGPACK, **headers}, correlation_id=correlation)
+            await self._links.publish(message, f"{self._prefix}.ctl", key)
+            answer = await row.get(timeout_s)
+        if answer is None:
+            raise Saturated(f"no answer to {key} within {timeout_s:g} s: does a daemon run?")
+        return answer
 
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """See `Bus.languages`: nobody answers that here, so a job names its language by its code."""

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct
 
 from ..codec import MSGPACK
-from ..errors import RunnerdError, Saturated
+from ..errors import Conflict, OverLimit, Rejected, RunnerdError, Saturated
 from ..job import TOKEN, Job
 
 
@@ -19,7 +19,10 @@ class Refused(Struct, frozen=True, kw_only=True):
         """What a daemon says instead of an answer: Saturated where trying again may help."""
         if self.code == 503:
             return Saturated(self.error, (self.retry_after_ms or 0.0) / 1000)
-        return RunnerdError(self.error)
+        return _ERRORS.get(self.code, RunnerdError)(self.error)
+
+
+_ERRORS: dict[int, type[RunnerdError]] = {400: Rejected, 409: Conflict, 413: OverLimit}
 
 
 def read_refused(body: bytes, content_type: str) -> Refused:

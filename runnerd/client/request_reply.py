@@ -10,14 +10,12 @@ from ..job import Event, Job, Result
 from .client import Client
 from .patience import LanguageInfo, Patience
 from .refusal import job_problem
-from .wire import WAITING_BYTES, Access, Mailbox, Wire, event_of, open_wire
+from .wire import HEADER_BYTES, WAITING_BYTES, Access, Mailbox, Wire, event_of, open_wire
 
 __all__ = ["HEADER_BYTES", "URL", "WAITING_BYTES", "connect"]
 
 URL = "nats://127.0.0.1:4222"
 """Where `runnerd serve` listens without any configuration."""
-HEADER_BYTES = 1024
-"""More than the headers of a job, and what the server adds, take of a message."""
 
 
 @asynccontextmanager
@@ -81,6 +79,14 @@ class CoreBus:
     async def ask(self, tenant: str, job_id: str, verb: str) -> str | Result | None:
         """See `Bus.ask`."""
         return await self._wire.ask(tenant, job_id, verb)
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
+        """See `Bus.feed`."""
+        await self._wire.feed(tenant, job_id, data, end=end, timeout_s=timeout_s)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool) -> None:
+        """See `Bus.answer`."""
+        await self._wire.answer(tenant, job_id, call, answer, failed=failed)
 
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """See `Bus.languages`."""

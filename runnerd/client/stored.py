@@ -5,7 +5,7 @@ from nats.aio.msg import Msg
 
 from ..codec import decode_event
 from ..errors import Saturated
-from ..job import Event, Output, Result, Started
+from ..job import Event, Output, Result, Started, ToolCall
 from .wire import Mailbox, Wire, event_of, header
 
 _SOON_S = 0.05
@@ -71,7 +71,7 @@ class Watch:
             found = event_of(msg)
             if isinstance(found, Result):
                 self._result = found
-            elif isinstance(found, Started | Output) and not self._reads:
+            elif isinstance(found, Started | Output | ToolCall) and not self._reads:
                 return found
             self._due = self._more = self._is_news(found, int(header(msg, "Rd-Seq") or 0))
 
@@ -79,7 +79,7 @@ class Watch:
         """Whether what came is behind what was read, so that there is more to read."""
         if isinstance(found, Result):
             return self._reads and seq > self._seq + 1
-        return isinstance(found, Started) or (isinstance(found, Output) and seq > self._seq)
+        return isinstance(found, Started) or (isinstance(found, Output | ToolCall) and seq > self._seq)
 
     async def _read(self) -> Event | None:
         try:

@@ -1,46 +1,23 @@
 """One job until its result: sends it, takes its events, and asks for it when they stop coming."""
 
-import asyncio
-import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from ..errors import IngressError, NotFound, RunnerdError, Saturated
-from ..job import Event, Job, Result
+from ..job import Event, Job, Result, ToolCall
+from .answers import Answers, Tool, open_answers
 from .bus import Bus, Lane, Lost
 from .patience import Patience
-
-_LONGEST_PAUSE_S = 2.0
-
-
-class Pauses:
-    """Pauses between tries, each twice the one before, until it has gone on for `most_s`."""
-
-    def __init__(self, patience: Patience, most_s: float) -> None:
-        self._patience = patience
-        self._most_s = most_s
-        self.alive()
-
-    def alive(self) -> None:
-        """There was news: tries begin anew."""
-        self._alive_at = time.monotonic()
-        self._pause_s = self._patience.pause_s
-
-    async def after(self, error: RunnerdError) -> None:
-        """Wait before the next try. Raises `error` when that has gone on for too long."""
-        if time.monotonic() - self._alive_at >= self._most_s:
-            raise error
-        told_s = error.retry_after_s if isinstance(error, Saturated) else 0.0
-        pause_s = min(max(self._pause_s, told_s), _LONGEST_PAUSE_S)
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads many clients, guards nothing
-        self._pause_s *= 2
+from .pauses import LONGEST_PAUSE_S, Pauses
 
 
 class Submission:
     """A job that was handed in; made by `Client.submit`. Leaving its block does not cancel the job."""
 
-    def __init__(self, job: Job, bus: Bus, lane: Lane | None, patience: Patience, *, ended: Result | None = None) -> None:
+    def __init__(
+        self, job: Job, bus: Bus, lane: Lane | None, patience: Patience, *, answers: Answers | None = None, ended: Result | None = None
+    ) -> None:
+        self._answers = answers
         self.id = job.id
         self.tenant = job.tenant
         self._bus = bus
@@ -69,7 +46,8 @@ class Submission:
     async def events(self) -> AsyncGenerator[Event]:
         """Events as they happen, where the job was submitted with `stream`; its Result last. Raises what `result` raises.
 
-        Events may be lost on the way, which a gap in `Output.seq` shows; the result has the whole output.
+        Events may be lost on the way, which a gap in `Output.seq` shows; the result has the whole output. Calls of tools are among
+        them, but for those of the tools that it was submitted with: they are answered here.
         """
         while self._ended is None:
             event = await self._next()
@@ -78,8 +56,13 @@ class Submission:
                 if isinstance(event, Result):
                     self._ended = event
                     break
-                yield event
+                if not (isinstance(event, ToolCall) and self._answers is not None and self._answers.take(event)):
+                    yield event
         yield self._ended
+
+    async def feed(self, data: bytes, *, end: bool = False, timeout_s: float = 60.0) -> None:
+        """Add to the job's standard input; see `Client.feed`."""
+        await self._bus.feed(self.tenant, self.id, data, end=end, timeout_s=timeout_s)
 
     async def send(self) -> None:
         """Send the job until the bus has it. Raises Saturated, and IngressError where there is no connection."""
@@ -134,15 +117,17 @@ class Submission:
 
 
 @asynccontextmanager
-async def submitted(job: Job, body: bytes, bus: Bus, patience: Patience, *, stream: bool) -> AsyncIterator[Submission]:
+async def submitted(
+    job: Job, body: bytes, bus: Bus, patience: Patience, *, stream: bool, tools: Mapping[str, Tool]
+) -> AsyncIterator[Submission]:
     """Hand a job in; its events are heard while the block is open. Raises Saturated and IngressError."""
     problem = bus.problem(job, body)
     if problem:
         refused = Result(id=job.id, tenant=job.tenant, lang=job.lang, status="rejected", reason=problem)
         yield Submission(job, bus, None, patience, ended=refused)
         return
-    async with bus.lane(job, body, stream=stream) as lane:
-        submission = Submission(job, bus, lane, patience)
+    async with open_answers(bus, patience, tools) as answers, bus.lane(job, body, stream=stream) as lane:
+        submission = Submission(job, bus, lane, patience, answers=answers)
         await submission.send()
         yield submission
 
@@ -170,7 +155,7 @@ async def followed(bus: Bus, tenant: str, job_id: str, patience: Patience) -> As
                 if event is None:
                     yield found
                 return
-            pause_s = patience.pause_s if event is not None else min(pause_s * 2, _LONGEST_PAUSE_S)
+            pause_s = patience.pause_s if event is not None else min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 async def result_of(events: AsyncGenerator[Event]) -> Result:

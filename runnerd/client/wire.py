@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..codec import MSGPACK, decode_event, decode_result
-from ..errors import IngressError, RunnerdError, Saturated
+from ..errors import IngressError, OverLimit, RunnerdError, Saturated
 from ..job import Event, Result
 from .bus import Lost
 from .patience import LanguageInfo, Patience
@@ -24,9 +24,11 @@ from .refusal import read_refused
 WAITING_BYTES = 64 << 20
 """Bytes of output that may wait until a program takes them; what comes then is lost, but the result has it."""
 
+HEADER_BYTES = 1024
+"""More than the headers of a job, and what the server adds, take of a message."""
 _PENDING_BYTES = 32 << 20
 """Bytes of jobs that may wait for the server."""
-_EVENTS = ("result", "started", "out", "err")
+_EVENTS = ("result", "started", "out", "err", "call")
 _PASSWORD = re.compile(r"//[^/@,]*@")
 
 
@@ -112,16 +114,17 @@ class Wire:
         except nats.errors.Error as error:
             raise Lost(f"the job could not be sent: {error}") from None
 
-    async def request(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
+    async def request(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout_s: float | None = None) -> Msg:
         """Ask a question. Raises Saturated where nobody answers, Lost without a connection, IngressError where it can't be asked."""
+        timeout_s = self.patience.answer_s if timeout_s is None else timeout_s
         try:
-            return await self.nats.request(subject, body, timeout=self.patience.answer_s, headers=headers or {"Accept": MSGPACK})
+            return await self.nats.request(subject, body, timeout=timeout_s, headers=headers or {"Accept": MSGPACK})
         except nats.errors.NoRespondersError:
             raise Saturated(f"no daemon listens on {subject}") from None
         except (nats.errors.TimeoutError, TimeoutError):
             if not self.nats.is_connected:
-                raise Lost(f"{self.shown}: no connection for {self.patience.answer_s:g} s") from None
-            raise Saturated(f"no answer on {subject} within {self.patience.answer_s:g} s") from None
+                raise Lost(f"{self.shown}: no connection for {timeout_s:g} s") from None
+            raise Saturated(f"no answer on {subject} within {timeout_s:g} s") from None
         except nats.errors.Error as error:
             raise IngressError(f"{subject}: {error}") from None
 
@@ -137,6 +140,22 @@ class Wire:
         if refused.code == 404:
             return None
         raise refused.problem()
+
+    async def feed(self, tenant: str, job_id: str, data: bytes, *, end: bool, timeout_s: float) -> None:
+        """See `Bus.feed`."""
+        await self._say(f"stdin.{tenant}.{job_id}", data, {"Rd-Eof": "1"} if end else {}, timeout_s)
+
+    async def answer(self, tenant: str, job_id: str, call: str, answer: bytes, *, failed: bool) -> None:
+        """See `Bus.answer`."""
+        await self._say(f"tool.{tenant}.{job_id}.{call}", answer, {"Rd-Failed": "1"} if failed else {}, self.patience.answer_s)
+
+    async def _say(self, subject: str, body: bytes, headers: dict[str, str], timeout_s: float) -> None:
+        room = self.nats.max_payload - HEADER_BYTES
+        if len(body) > room:
+            raise OverLimit(f"{len(body)} bytes are more than a message of this bus takes, which are {room}")
+        msg = await self.request(f"{self.prefix}.{subject}", body, {"Accept": MSGPACK, **headers}, timeout_s)
+        if header(msg, "Rd-Kind") not in ("stdin", "answered"):
+            raise read_refused(msg.data, header(msg, "Content-Type")).problem()
 
     async def languages(self) -> tuple[LanguageInfo, ...]:
         """See `Bus.languages`."""

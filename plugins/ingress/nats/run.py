@@ -138,7 +138,7 @@ class Run:
         return error
 
     def _stream(self, request: Request, reply: Reply) -> Stream:
-        return Stream(reply, request.stream_to, self._bus, self._bounds.stream_pending_bytes)
+        return Stream(reply, request.stream_to, self._bus, self._services, self._bounds.stream_pending_bytes)
 
     def _unavailable(self, why: str, retry_after_ms: int | None = None) -> Refusal:
         return Refusal(UNAVAILABLE, f"{why}: try again", retry_after_ms or self._bounds.retry_after_ms)

@@ -101,7 +101,14 @@ class _Parts:
             most=nats.questions,
             retry_after_ms=nats.retry_after_ms,
         )
-        typed = Input(self._bus, self._services, self._tasks, most=nats.questions, retry_after_ms=nats.retry_after_ms)
+        said = Input(
+            self._bus,
+            self._services,
+            self._tasks,
+            most=nats.questions,
+            most_bytes=nats.waiting_bytes,
+            retry_after_ms=nats.retry_after_ms,
+        )
         info = Info(self._bus, self._services, endpoint=self._informed, body_bytes=nats.body_bytes)
         discovery = Discovery(
             self._bus,
@@ -115,7 +122,8 @@ class _Parts:
         return [
             *(Route(subject=subject, queue=nats.queue, receive=control.receive) for subject in subjects.control()),
             *(Route(subject=subject, receive=control.hear) for subject in subjects.casts()),
-            *(Route(subject=subject, receive=typed.receive) for subject in subjects.stdin()),
+            *(Route(subject=subject, receive=said.stdin) for subject in subjects.stdin()),
+            *(Route(subject=subject, receive=said.answer) for subject in subjects.answers()),
             Route(subject=subjects.info(), queue=nats.queue, receive=info.receive),
             *discovery.routes(),
         ]

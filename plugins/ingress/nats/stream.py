@@ -1,21 +1,25 @@
 """Output of one job on its way while the job runs. What a slow consumer can't take is dropped and counted."""
 
-from runnerd import Event, Output, Result, Started, cut_output
+from contextlib import suppress
+
+from runnerd import Event, Output, Result, RunnerdError, Services, Started, ToolCall, cut_output
 
 from .bus import Bus
 from .reply import Reply
 
-_ENDINGS = {"started": ".status", "out": ".out", "err": ".err"}
+_ENDINGS = {"started": ".status", "out": ".out", "err": ".err", "call": ".call"}
 
 
 class Stream:
     """Events of one job, in order, numbered by `Rd-Seq`; a gap in the numbers is what was dropped.
 
-    They go to the reply subject, or below `to`. The answer follows on the same connection, so it comes last.
+    They go to the reply subject, or below `to`. The answer follows on the same connection, so it comes last. A call of a tool
+    waits for the bus; where it can't be sent, that is its answer.
     """
 
-    def __init__(self, reply: Reply, to: str, bus: Bus, pending_bytes: int) -> None:
+    def __init__(self, reply: Reply, to: str, bus: Bus, services: Services, pending_bytes: int) -> None:
         self._reply = reply
+        self._services = services
         self._to = to
         self._bus = bus
         self._pending_bytes = pending_bytes
@@ -25,18 +29,34 @@ class Stream:
         reply.many = not to
 
     async def event(self, event: Event) -> None:
-        """Send an event if the bus takes it at once. Never waits for the consumer."""
+        """Send an event if the bus takes it at once, and a call in any case. Never waits for the consumer."""
         kind = _kind(event)
         self._seq += 1
         headers = self._reply.headers(kind)
         headers["Rd-Job-Id"] = event.id
         headers["Rd-Seq"] = str(self._seq)
         room = self._reply.room_for(headers)
-        body = cut_output(event, self._reply.encode, room) if isinstance(event, Output) else self._reply.encode(event)
         subject = self._to + _ENDINGS[kind] if self._to else self._reply.subject
+        if isinstance(event, ToolCall):
+            await self._call(event, subject, headers, room)
+            return
+        body = cut_output(event, self._reply.encode, room) if isinstance(event, Output) else self._reply.encode(event)
         if body is None or not await self._bus.streams.offer(subject, body, headers, self._pending_bytes):
             self._dropped += 1
             self._bus.counters.count("events_dropped", job=event.id)
+
+    async def _call(self, call: ToolCall, subject: str, headers: dict[str, str], room: int) -> None:
+        body = self._reply.encode(call)
+        if len(body) > room:
+            reason = f"the call is larger than a message of this bus, which takes {room} bytes"
+        elif await self._bus.streams.publish(subject, body, headers):
+            return
+        else:
+            reason = "the bus could not take the call"
+        self._dropped += 1
+        self._bus.counters.count("calls_lost", job=call.id, cause=reason)
+        with suppress(RunnerdError):  # it has its answer, or the job has ended
+            await self._services.answer(call.tenant, call.id, call.call, reason.encode(), failed=True)
 
     def result_headers(self) -> dict[str, str]:
         """What the result's message says about the stream that it ends."""
@@ -50,5 +70,7 @@ def _kind(event: Event) -> str:
             return "started"
         case Output():
             return "out" if event.stream == "stdout" else "err"
+        case ToolCall():
+            return "call"
         case Result():
             return "result"

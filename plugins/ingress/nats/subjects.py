@@ -31,6 +31,10 @@ class Subjects(Struct, frozen=True, kw_only=True):
         """`<prefix>.stdin.<tenant>.<job>`: standard input of interactive jobs, heard by all daemons."""
         return [f"{self.prefix}.stdin.{tenant}.*" for tenant in self.tenants]
 
+    def answers(self) -> list[str]:
+        """`<prefix>.tool.<tenant>.<job>.<call>`: answers to calls of tools, heard by all daemons."""
+        return [f"{self.prefix}.tool.{tenant}.*.*" for tenant in self.tenants]
+
     def cast(self, tenant: str, job: str) -> str:
         """`<prefix>.cast.<tenant>.<job>.cancel`: said to all daemons."""
         return f"{self.prefix}.cast.{tenant}.{job}.cancel"

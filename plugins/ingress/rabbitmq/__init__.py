@@ -2,7 +2,7 @@
 
 `serving` shows the parts and their order; `run` has the path of a job, `link` and `bus` what connects us to the broker,
 `topology` the exchanges and queues. Routing keys, on the exchange `rd.jobs`: `job.<tenant>.<class>.<lang>`; on `rd.ctl`:
-`ctl.<tenant>.<job>.status` and `….cancel` ask about a job.
+`ctl.<tenant>.<job>.status` and `….cancel` ask about a job, `stdin.<tenant>.<job>` and `tool.<tenant>.<job>.<call>` speak to it.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -59,7 +59,7 @@ class RabbitMq(Ingress, tag="rabbitmq", frozen=True, kw_only=True):
     events: bool = False
     """Publish a copy of every result on the exchange of events, for whoever binds a queue to it."""
     control: bool = True
-    """Answer questions about jobs (status, cancel)."""
+    """Answer questions about jobs (status, cancel), and hear what is said to them (standard input, answers to calls of tools)."""
 
     prefetch: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Messages of each class in hand. 0: as many as the daemon has slots."""
@@ -68,7 +68,9 @@ class RabbitMq(Ingress, tag="rabbitmq", frozen=True, kw_only=True):
     consumer_timeout_s: Annotated[float, Meta(ge=2)] = 1800.0
     """How long the broker lets a message be in hand (its `consumer_timeout`). Jobs may take longer: they are renewed at half of it."""
     questions: Annotated[int, Meta(ge=1)] = 256
-    """Questions about jobs in hand at once; more are dropped and counted."""
+    """Questions about jobs in hand at once, and as many pieces of input and answers; more are dropped and counted."""
+    said_bytes: Annotated[int, Meta(ge=1 << 20)] = 64 << 20
+    """Bytes of input and answers in hand at once; more are refused (503)."""
     body_bytes: Annotated[int, Meta(ge=1024)] = 8 << 20
     """Largest body of a job. The broker's own limit holds as well."""
     message_bytes: Annotated[int, Meta(ge=16_384)] = 16 << 20

@@ -10,6 +10,7 @@ from runnerd import TOKEN, Result, RunnerdError, Services
 
 from .bus import Bus, NotSent
 from .counters import log
+from .input import KEYS, Input, InputBounds
 from .link import Link, steady
 from .refusal import BAD_REQUEST, BROKEN, NOT_FOUND, UNAVAILABLE, Refusal
 from .reply import DIRECT, Reply, reply_problem
@@ -27,17 +28,14 @@ class State(Struct, frozen=True, kw_only=True):
 
 
 class Control:
-    """Answers `ctl.<tenant>.<job>.status` and `….cancel`. At most `most` questions at once."""
+    """Answers `ctl.<tenant>.<job>.status` and `….cancel`, and hears what is said to all daemons: so much at once as `bounds` say."""
 
-    def __init__(
-        self, bus: Bus, services: Services, tasks: asyncio.TaskGroup, *, most: int, message_bytes: int, reply_prefixes: tuple[str, ...]
-    ) -> None:
+    def __init__(self, bus: Bus, services: Services, tasks: asyncio.TaskGroup, bounds: InputBounds) -> None:
         self._bus = bus
         self._services = services
         self._tasks = tasks
-        self._most = most
-        self._message_bytes = message_bytes
-        self._reply_prefixes = reply_prefixes
+        self._bounds = bounds
+        self._input = Input(bus, services, tasks, bounds)
         self._asked = 0
 
     async def begin(self, link: Link) -> None:
@@ -46,16 +44,17 @@ class Control:
         channel = await steady(link.consumer_channel(_PREFETCH))
         await steady(channel.basic_consume(topology.control, self._ask, no_ack=True))
         heard = await steady(channel.queue_declare("", exclusive=True, auto_delete=True))
-        await steady(channel.queue_bind(heard.queue or "", topology.control, "cast.#"))
+        for key in ("cast.#", *KEYS):
+            await steady(channel.queue_bind(heard.queue or "", topology.control, key))
         await steady(channel.basic_consume(heard.queue or "", self._hear, no_ack=True))
 
     async def _ask(self, message: DeliveredMessage) -> None:
         """Take a question off the bus."""
-        reply = Reply(message.header.properties, self._message_bytes)
-        problem = reply_problem(reply.to, self._reply_prefixes, self._bus.topology) if reply.to else "there is none"
+        reply = Reply(message.header.properties, self._bounds.message_bytes)
+        problem = reply_problem(reply.to, self._bounds.reply_prefixes, self._bus.topology) if reply.to else "there is none"
         if problem:
             self._bus.counters.count("refused_reply", queue=reply.to[:100], problem=problem)
-        elif self._asked >= self._most:
+        elif self._asked >= self._bounds.most:
             self._bus.counters.count("refused_saturated")
         else:
             self._asked += 1
@@ -106,11 +105,14 @@ class Control:
         return answer
 
     async def _hear(self, message: DeliveredMessage) -> None:
-        """Another daemon recorded a job as cancelled: end it, if it runs here."""
+        """Something is said to all: to a job, or that another daemon recorded one as cancelled; that one ends, if it runs here."""
+        if not (message.routing_key or "").startswith("cast."):
+            self._input.receive(message)
+            return
         tenant, job, _ = _tokens(message.routing_key)
         if not (TOKEN.fullmatch(tenant) and TOKEN.fullmatch(job)):
             return
-        if self._asked >= self._most:
+        if self._asked >= self._bounds.most:
             self._bus.counters.count("casts_missed")
             return
         self._asked += 1

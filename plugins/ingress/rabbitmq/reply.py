@@ -9,7 +9,7 @@ import msgspec
 from aio_pika import DeliveryMode, Message
 from pamqp.commands import Basic
 
-from runnerd import JSON, MSGPACK, Event, Output, Result, Started, cut_output, cut_result
+from runnerd import JSON, MSGPACK, Event, Output, Result, Started, ToolCall, cut_output, cut_result
 
 from .refusal import Refusal, Refused
 from .request import answer_type, folded, job_id, trace
@@ -91,12 +91,12 @@ class Reply:
         return self._message(kind, self.encode(data), headers)
 
     def event(self, event: Event) -> tuple[str, Message | None]:
-        """Output while the job runs: its kind, and the message, None where it is larger than one may be."""
+        """An event while the job runs: its kind, and the message, None where it is larger than one may be."""
         kind = _kind(event)
         self.seq += 1
         self.job_id = event.id
         body = cut_output(event, self.encode, self._room) if isinstance(event, Output) else self.encode(event)
-        if body is None:
+        if body is None or len(body) > self._room:
             return kind, None
         return kind, self._message(kind, body, {"Rd-Seq": self.seq}, message_id=f"{event.id}.{self.seq}")
 
@@ -118,5 +118,7 @@ def _kind(event: Event) -> str:
             return "started"
         case Output():
             return "out" if event.stream == "stdout" else "err"
+        case ToolCall():
+            return "call"
         case Result():
             return "result"

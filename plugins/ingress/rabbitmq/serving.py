@@ -13,6 +13,7 @@ from .bus import Bus
 from .control import Control
 from .counters import Counters
 from .hands import Hands
+from .input import InputBounds
 from .intake import Intake
 from .link import Link
 from .outcome import Outcomes
@@ -69,14 +70,13 @@ class _Parts:
         )
         self._run = Run(self._bus, services, self._intake, hands, outcomes, tasks, bounds=bounds)
         self._intake.take = self._run.take
-        self._control = Control(
-            self._bus,
-            services,
-            tasks,
+        said = InputBounds(
             most=settings.questions,
+            most_bytes=settings.said_bytes,
             message_bytes=settings.message_bytes,
             reply_prefixes=settings.reply_prefixes,
         )
+        self._control = Control(self._bus, services, tasks, said)
 
     async def start(self) -> list[asyncio.Task[None]]:
         """Connect and consume; returns the tasks that stay. Raises IngressError."""

@@ -184,7 +184,7 @@ class Durable:
             if stream is None:
                 to = asked.events_to or f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
                 reply = Reply("", self._bus.streams, self._bus.counters, headers)
-                stream = Stream(reply, to, self._bus, self._bounds.stream_pending_bytes)
+                stream = Stream(reply, to, self._bus, self._services, self._bounds.stream_pending_bytes)
             await stream.event(event)
         if result is None:
             raise Interrupted("runnerd gave no result; its log says why")
