@@ -32,14 +32,12 @@ def of(ingresses: Mapping[str, Ingress], languages: Mapping[str, Language], addr
     for kind, ingress in ingresses.items():
         try:
             said = ingress.describe(languages, addresses.get(kind, ""))
+            if said is not None and document({kind: said}):
+                found[kind] = said
         except RunnerdError as error:
             log.warning("an ingress can't describe itself", ingress=kind, reason=str(error))
-            continue
-        except Exception:  # a plugin's own code: the others are described all the same
+        except Exception:  # a plugin's own code, and what it says: the others are described all the same
             log.exception("an ingress can't describe itself", ingress=kind)
-            continue
-        if said is not None:
-            found[kind] = said
     return document(found)
 
 

@@ -1,22 +1,23 @@
 """What this ingress says of itself: its subjects, and what goes there and comes from there. No I/O."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from runnerd import (
     Description,
+    Event,
     Example,
     Examples,
     Job,
     Language,
     Message,
     Operation,
-    Output,
     Parameter,
     Result,
     Server,
-    Started,
     examples_of,
 )
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from . import Nats
 
 CORRELATION = "Rd-Correlation-Id"
+KINDS = {"Started": ("started",), "Output": ("out", "err"), "ToolCall": ("call",)}
+"""What `Rd-Kind` says of each event."""
 
 
 def kind(names: Headers, *kinds: str) -> Headers:
@@ -76,23 +79,19 @@ class _Subjects:
             correlation=CORRELATION,
             examples=(Example(payload=examples.result),),
         )
-        self._started = Message(
-            name="Started",
-            summary="The job has its sandbox.",
-            payload=Started,
-            headers=kind(headers.EVENT, "started"),
+        self._events = tuple(self._event(type_) for type_ in get_args(Event) if type_ is not Result)
+
+    def _event(self, type_: type[Struct]) -> Message:
+        """What is sent of a job while it runs."""
+        examples = (self._examples.started, self._examples.output, self._examples.call)
+        return Message(
+            name=type_.__name__,
+            summary=(type_.__doc__ or "").partition("\n")[0],
+            payload=type_,
+            headers=kind(headers.EVENT, *KINDS[type_.__name__]),
             required=("Rd-Kind", "Rd-Seq"),
             correlation=CORRELATION,
-            examples=(Example(payload=examples.started),),
-        )
-        self._output = Message(
-            name="Output",
-            summary="A piece of output, while the job runs.",
-            payload=Output,
-            headers=kind(headers.EVENT, "out", "err"),
-            required=("Rd-Kind", "Rd-Seq"),
-            correlation=CORRELATION,
-            examples=(Example(payload=examples.output),),
+            examples=tuple(Example(payload=each) for each in examples if isinstance(each, type_)),
         )
 
     def description(self, address: str) -> Description:
@@ -100,12 +99,14 @@ class _Subjects:
         operations = [self._run(), self._status(), self._cancel(), self._stdin(), *self._info()]
         if self._nats.jetstream.streams != "off":
             durable = Durable(self._nats, self._parameters, self._examples)
-            operations += durable.operations(self._result, self._started, self._output)
+            operations += durable.operations(self._result, self._events)
         urls = shown(address or self._nats.url or f"nats://{self._nats.listen}").split(", ")
         return Description(servers=tuple(self._server(url) for url in urls), operations=tuple(operations))
 
     def _server(self, url: str) -> Server:
-        return Server(host=urlsplit(url).netloc, protocol=urlsplit(url).scheme, security=self._security())
+        scheme = urlsplit(url).scheme
+        summary = "" if scheme == "nats" else f"By {scheme}://"
+        return Server(host=urlsplit(url).netloc, protocol="nats", summary=summary, security=self._security())
 
     def _security(self) -> dict[str, Any] | None:
         """What the daemon itself shows the server, never the thing itself."""
@@ -141,7 +142,7 @@ class _Subjects:
             examples=(Example(payload=self._examples.job, headers={"Rd-Job-Id": self._examples.result.id}),),
         )
         summary = "Run a job; its result is the answer. Where no daemon has room there are no responders."
-        return self._operation("run", "run.{tenant}.{lang}", summary, job, self._started, self._output, self._result)
+        return self._operation("run", "run.{tenant}.{lang}", summary, job, *self._events, self._result)
 
     def _status(self) -> Operation:
         state = Message(

@@ -53,6 +53,7 @@ DURABLE: Headers = {
     "reply_to": text("Stands for `Rd-Reply-To` where there is none."),
     "Rd-Output": text("`events`: output is published, and stored, while the job runs.", enum=["inline", "events"]),
     "Rd-Deadline": text("The job ends as `expired` if it has no sandbox by this time.", format="date-time"),
+    "Rd-Replay-Of": text("The id of the dead letter that is submitted again by this message."),
     "Rd-Result-Ttl": text(
         "How long the result stays in the stream: seconds, or a number that ends in s, m or h.", pattern=r"^[1-9]\d{0,7}[smh]?$"
     ),
@@ -72,7 +73,9 @@ _ANSWER: Headers = {
 }
 _ERROR: Headers = {
     "Nats-Service-Error": text("Why, in one line: an error of the service, never of the program."),
-    "Nats-Service-Error-Code": text("400 rejected, 404 not known, 413 too large, 499 cancelled, 500 defect, 503 no room, 504 expired."),
+    "Nats-Service-Error-Code": text(
+        "400 rejected, 404 not known, 409 not now, 413 too large, 499 cancelled, 500 defect, 503 no room, 504 expired."
+    ),
 }
 _SEQ = number("Which of the job's messages this is, from 1. A gap is what a slow consumer could not take.")
 RESULT: Headers = {

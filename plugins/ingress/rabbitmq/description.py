@@ -1,22 +1,23 @@
 """What this ingress says of itself: exchanges, queues, and what goes there and comes from there. No I/O."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from runnerd import (
     Description,
+    Event,
     Example,
     Examples,
     Job,
     Language,
     Message,
     Operation,
-    Output,
     Parameter,
     Result,
     Server,
-    Started,
     examples_of,
 )
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 VERSION = "0.3.0"
 """Of AsyncAPI's bindings for AMQP 0-9-1."""
+KINDS = {"Started": ("started",), "Output": ("out", "err"), "ToolCall": ("call",)}
+"""What `Rd-Kind` says of each event."""
 
 
 def describe(settings: "RabbitMq", languages: Mapping[str, Language], address: str) -> Description:
@@ -67,7 +70,7 @@ class _Keys:
         self._topology = topology_of(settings)
         self._vhost = _vhost(settings, shown(settings.url).split(", ", maxsplit=1)[0])
         usual = "std" if "std" in settings.classes else settings.classes[0]
-        kinds = ("started", "out", "err", "result") if settings.events else ("started", "out", "err")
+        kinds = (*(kind for kinds in KINDS.values() for kind in kinds), *(("result",) if settings.events else ()))
         self._parameters = {
             "tenant": Parameter(summary="Whose job it is.", example=examples.tenant),
             "class": Parameter(summary="Priority class: each has a queue.", choices=settings.classes, example=usual),
@@ -76,15 +79,28 @@ class _Keys:
             "kind": Parameter(summary="What it is about.", choices=kinds, example="out"),
         }
         self._result = self._answer("Result", "How the job ended.", Result, headers.RESULT, "result", example=examples.result)
-        self._started = self._answer("Started", "The job has its sandbox.", Started, headers.EVENT, "started", example=examples.started)
-        self._output = self._answer(
-            "Output", "A piece of output, while the job runs.", Output, headers.EVENT, "out", "err", example=examples.output
+        self._events = tuple(self._event(type_) for type_ in get_args(Event) if type_ is not Result)
+        self._refused = self._answer(
+            "Refused",
+            "It is not known, or can't be told now, and why.",
+            Refused,
+            headers.REFUSED,
+            "refused",
+            example=Refused(error="there is no such job here, or no daemon has seen it yet", code=NOT_FOUND),
         )
 
     def operations(self) -> list[Operation]:
         """All of them."""
         control = [self._status(), self._cancel()] if self._settings.control else []
-        return [self._job(), *control, self._event(), self._dead()]
+        return [self._job(), *control, self._published(), self._dead()]
+
+    def _event(self, type_: type[Struct]) -> Message:
+        """What is sent of a job while it runs."""
+        examples = (self._examples.started, self._examples.output, self._examples.call)
+        (example,) = (each for each in examples if isinstance(each, type_))
+        return self._answer(
+            type_.__name__, (type_.__doc__ or "").partition("\n")[0], type_, headers.EVENT, *KINDS[type_.__name__], example=example
+        )
 
     def _job(self) -> Operation:
         sent = Message(
@@ -103,7 +119,7 @@ class _Keys:
             "Submit a durable job. The broker's confirm says that it is kept.",
             self._topology.jobs,
             sent,
-            replies=(self._started, self._output, self._result),
+            replies=(*self._events, self._result),
             bindings=_amqp(ack=True),
             extensions={"x-runnerd-queues": queues},
         )
@@ -123,35 +139,32 @@ class _Keys:
         return self._question("cancel", "Cancel a job, wherever it is.")
 
     def _question(self, verb: str, summary: str, *replies: Message) -> Operation:
-        refused = self._answer(
-            "Refused",
-            "It is not known, or can't be told now, and why.",
-            Refused,
-            headers.REFUSED,
-            "refused",
-            example=Refused(error="there is no such job here, or no daemon has seen it yet", code=NOT_FOUND),
-        )
-        question = Message(
-            name="Question",
-            summary="A message without a body.",
-            headers=headers.QUESTION,
-            correlation="correlation_id",
-            extensions={"x-amqp-properties": {"type": "object", "properties": headers.QUESTION_PROPERTIES, "required": ["reply_to"]}},
-        )
-        return self._operation(
-            verb,
-            f"ctl.{{tenant}}.{{job}}.{verb}",
-            summary,
-            self._topology.control,
-            question,
-            replies=(self._result, *replies, refused),
-            bindings=_amqp(ack=False),
-            extensions={"x-runnerd-queues": [self._topology.control]},
+        question = self._asked("Question", "A message without a body.", headers.QUESTION)
+        return self._controlled(f"ctl.{{tenant}}.{{job}}.{verb}", verb, summary, question, self._result, *replies, asked=True)
+
+    @staticmethod
+    def _asked(name: str, summary: str, names: Headers) -> Message:
+        properties = {"type": "object", "properties": headers.QUESTION_PROPERTIES, "required": ["reply_to"]}
+        return Message(
+            name=name, summary=summary, headers=names, correlation="correlation_id", extensions={"x-amqp-properties": properties}
         )
 
-    def _event(self) -> Operation:
-        messages = (self._started, self._output, *((self._result,) if self._settings.events else ()))
-        summary = "Output of jobs that ask for it, while they run. It is dropped where nobody binds a queue."
+    def _controlled(self, key: str, name: str, summary: str, message: Message, *replies: Message, asked: bool = False) -> Operation:
+        """On the exchange of control. What is asked goes to one daemon, what is said to all."""
+        return self._operation(
+            name,
+            key,
+            summary,
+            self._topology.control,
+            message,
+            replies=(*replies, self._refused),
+            bindings=_amqp(ack=False),
+            extensions={"x-runnerd-queues": [self._topology.control]} if asked else {},
+        )
+
+    def _published(self) -> Operation:
+        messages = (*self._events, *((self._result,) if self._settings.events else ()))
+        summary = "Output of jobs that ask for it, and calls of tools, while they run. It is dropped where nobody binds a queue."
         return self._operation("event", "evt.{tenant}.{job}.{kind}", summary, self._topology.events, *messages)
 
     def _dead(self) -> Operation:

@@ -54,7 +54,7 @@ _ERROR: Headers = {
     "Rd-Error": text("Why, in one line: an error of the service, never of the program."),
     "Rd-Error-Code": {
         "type": "integer",
-        "description": "400 rejected, 404 not known, 413 too large, 499 cancelled, 500 defect, 503 no room, 504 expired.",
+        "description": "400 rejected, 404 not known, 409 not now, 413 too large, 499 cancelled, 500 defect, 503 no room, 504 expired.",
     },
 }
 _SEQ = {"type": "integer", "description": "Which of the job's messages this is, from 1. A gap is what a slow consumer could not take."}

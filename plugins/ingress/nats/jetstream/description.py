@@ -29,10 +29,10 @@ class Durable:
         self._parameters = {
             **parameters,
             "class": Parameter(summary="Priority class, the most urgent first.", choices=classes, example=usual),
-            "kind": Parameter(summary="What it is about.", choices=("status", "out", "err"), example="out"),
+            "kind": Parameter(summary="What it is about.", choices=("status", "out", "err", "call"), example="out"),
         }
 
-    def operations(self, result: Message, started: Message, output: Message) -> list[Operation]:
+    def operations(self, result: Message, events: tuple[Message, ...]) -> list[Operation]:
         """All of them. The messages are those that any job's requester gets."""
         stored = replace(result, name="StoredResult", summary="How a durable job ended.", headers={**result.headers, **headers.STORED_ONLY})
         return [
@@ -40,7 +40,9 @@ class Durable:
             self._job("job_named", "job.{tenant}.{class}.{lang}.{job}", JOBS, result, self._durable()),
             self._job("job_later", "sched.{tenant}.{job}", LATER, result, self._scheduled()),
             self._sent("result", "res.{tenant}.{job}", RESULTS, "The result of each durable job, exactly one.", stored),
-            self._sent("event", "evt.{tenant}.{job}.{kind}", EVENTS, "Output of jobs that ask for it, while they run.", started, output),
+            self._sent(
+                "event", "evt.{tenant}.{job}.{kind}", EVENTS, "Output of jobs that ask for it, and calls of tools, while they run.", *events
+            ),
             self._sent("dead", "dead.{tenant}.{class}.{lang}", DEAD, "Jobs that runnerd could not run, with the reason.", self._dead()),
         ]
 
