@@ -26,7 +26,7 @@ from .answers import LanguageInfo, LimitsInfo
 from .control import State
 from .credentials import shown
 from .headers import Headers, text
-from .input import Taken
+from .input import Answered, Taken
 from .jetstream.description import Durable
 from .refusal import UNAVAILABLE, Refused
 
@@ -60,6 +60,7 @@ class _Subjects:
             "tenant": Parameter(summary="Whose job it is.", choices=tenants, example=examples.tenant),
             "lang": Parameter(summary="The job's language.", choices=tuple(sorted(languages)), example=examples.lang),
             "job": Parameter(summary="The job's id.", example=examples.result.id),
+            "call": Parameter(summary="The call, as its message names it.", example=examples.call.call),
         }
         self._refused = Message(
             name="Refused",
@@ -96,7 +97,7 @@ class _Subjects:
 
     def description(self, address: str) -> Description:
         """All subjects, those of durable jobs among them where they are not off."""
-        operations = [self._run(), self._status(), self._cancel(), self._stdin(), *self._info()]
+        operations = [self._run(), self._status(), self._cancel(), self._stdin(), self._tool(), *self._info()]
         if self._nats.jetstream.streams != "off":
             durable = Durable(self._nats, self._parameters, self._examples)
             operations += durable.operations(self._result, self._events)
@@ -177,6 +178,25 @@ class _Subjects:
         )
         summary = "Send a running job standard input. All daemons hear it; the one that has the job answers."
         return self._operation("stdin", "stdin.{tenant}.{job}", summary, piece, taken, queue=False)
+
+    def _tool(self) -> Operation:
+        said = Message(
+            name="ToolAnswer",
+            summary="What a tool gave: JSON; or why it failed, in words.",
+            headers=headers.TOOL,
+            correlation=CORRELATION,
+        )
+        answered = Message(
+            name="Answered",
+            summary="The program has the answer.",
+            payload=Answered,
+            headers=kind(headers.DATA, "answered"),
+            required=("Rd-Kind",),
+            correlation=CORRELATION,
+            examples=(Example(payload=Answered(id=self._examples.call.id, call=self._examples.call.call)),),
+        )
+        summary = "Answer a job's call of a tool. All daemons hear it; the one that has the job says whether it came in time."
+        return self._operation("tool", "tool.{tenant}.{job}.{call}", summary, said, answered, queue=False)
 
     def _info(self) -> list[Operation]:
         def info(what: str, name: str, summary: str, payload: Any) -> Operation:

@@ -63,6 +63,7 @@ SCHEDULE: Headers = {
     "Nats-Schedule": text("When: `@at` and a time, RFC 3339.", pattern="^@at "),
     "Nats-Schedule-Target": text("The job's subject, with `due` in place of `job`; of the same tenant."),
 }
+TOOL: Headers = {**QUESTION, "Rd-Failed": text("Of any value: the tool failed, and the body says why.")}
 STDIN: Headers = {**QUESTION, "Rd-Eof": text("Of any value: standard input ends with this piece.")}
 
 _ANSWER: Headers = {

@@ -24,6 +24,7 @@ from runnerd import (
 from . import headers
 from .control import State
 from .headers import Headers, text
+from .input import Answered, Taken
 from .refusal import NOT_FOUND, Refused
 from .serving import topology_of
 from .shown import shown
@@ -76,6 +77,7 @@ class _Keys:
             "class": Parameter(summary="Priority class: each has a queue.", choices=settings.classes, example=usual),
             "lang": Parameter(summary="The job's language.", choices=tuple(sorted(languages)), example=examples.lang),
             "job": Parameter(summary="The job's id.", example=examples.result.id),
+            "call": Parameter(summary="The call, as its message names it.", example=examples.call.call),
             "kind": Parameter(summary="What it is about.", choices=kinds, example="out"),
         }
         self._result = self._answer("Result", "How the job ended.", Result, headers.RESULT, "result", example=examples.result)
@@ -91,7 +93,7 @@ class _Keys:
 
     def operations(self) -> list[Operation]:
         """All of them."""
-        control = [self._status(), self._cancel()] if self._settings.control else []
+        control = [self._status(), self._cancel(), self._stdin(), self._tool()] if self._settings.control else []
         return [self._job(), *control, self._published(), self._dead()]
 
     def _event(self, type_: type[Struct]) -> Message:
@@ -141,6 +143,30 @@ class _Keys:
     def _question(self, verb: str, summary: str, *replies: Message) -> Operation:
         question = self._asked("Question", "A message without a body.", headers.QUESTION)
         return self._controlled(f"ctl.{{tenant}}.{{job}}.{verb}", verb, summary, question, self._result, *replies, asked=True)
+
+    def _stdin(self) -> Operation:
+        piece = self._asked(
+            "Input", "More standard input of an interactive job: the bytes as they are. Wait for each answer.", headers.STDIN
+        )
+        taken = self._answer(
+            "Taken",
+            "The program has been given the piece, or will be when it starts.",
+            Taken,
+            headers.ANSWER,
+            "stdin",
+            example=Taken(id=self._examples.result.id, bytes=3, end=False),
+        )
+        summary = "Send a running job standard input. All daemons hear it; the one that has the job answers."
+        return self._controlled("stdin.{tenant}.{job}", "stdin", summary, piece, taken)
+
+    def _tool(self) -> Operation:
+        call = self._examples.call
+        said = self._asked("ToolAnswer", "What a tool gave: JSON; or why it failed, in words.", headers.TOOL)
+        answered = self._answer(
+            "Answered", "The program has the answer.", Answered, headers.ANSWER, "answered", example=Answered(id=call.id, call=call.call)
+        )
+        summary = "Answer a job's call of a tool. All daemons hear it; the one that has the job says whether it came in time."
+        return self._controlled("tool.{tenant}.{job}.{call}", "tool", summary, said, answered)
 
     @staticmethod
     def _asked(name: str, summary: str, names: Headers) -> Message:

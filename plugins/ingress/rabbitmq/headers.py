@@ -47,6 +47,8 @@ JOB: Headers = {
 }
 QUESTION_PROPERTIES: Headers = {"reply_to": _REPLY_TO, "correlation_id": _CORRELATION, "content_type": _TYPE}
 QUESTION: Headers = {"accept": JOB["accept"], **_TRACE}
+TOOL: Headers = {**QUESTION, "rd-failed": text("Of any value: the tool failed, and the body says why.")}
+STDIN: Headers = {**QUESTION, "rd-eof": text("Of any value: standard input ends with this piece.")}
 
 ANSWER_PROPERTIES: Headers = {"correlation_id": _CORRELATION, "content_type": _TYPE, "message_id": text("The message's own.")}
 ANSWER: Headers = {"Rd-Kind": text("What the message is."), "Rd-Job-Id": text("The job's id."), **_TRACE}
