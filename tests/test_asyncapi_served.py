@@ -173,6 +173,21 @@ async def test_events_of_durable_jobs_over_nats(bus: Client, document: Document)
     assert told == ["Started", "Output"]
 
 
+async def test_calls_of_tools_over_nats(bus: Client, document: Document) -> None:
+    """The job's call comes to where its result goes, and its answer is sent to an address of its own."""
+    run, tool = document.data["operations"]["nats_run"], document.data["operations"]["nats_tool"]
+    inbox = bus.new_inbox()
+    answers = await bus.subscribe(inbox)
+    body = json.dumps({"code": "from runnerd_tools import call\nprint(call('greet'))", "tools": ["greet"]}).encode()
+    await bus.publish(document.address(run), body, reply=inbox, headers={"Rd-Job-Id": "caller"})
+    call = await answers.next_msg(timeout=ANSWER_S)
+    assert read(document, run, call) == "ToolCall"
+    address = document.address(tool, job="caller", call=json.loads(call.data)["call"])
+    assert read(document, tool, await bus.request(address, b'"hi"', timeout=ANSWER_S)) == "Answered"
+    assert read(document, run, await answers.next_msg(timeout=ANSWER_S)) == "Result"
+    assert read(document, tool, await bus.request(address, b'"hi"', timeout=ANSWER_S)) == "Refused"
+
+
 async def test_jobs_over_http(document: Document) -> None:
     (operation,) = document.operations("http").values()
     (server,) = document.servers(operation)
