@@ -1,6 +1,7 @@
 """Puts the parts together: stores, executor, scheduler, ingresses. Read `open_daemon` top to bottom; it ends bottom to top."""
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -13,15 +14,17 @@ from . import __version__, asyncapi, placing
 from .arrival import Names, arrival, plain, refusal
 from .availability import Availability
 from .config import Settings
-from .errors import ConfigError, Rejected
+from .errors import ConfigError, Interrupted, Rejected, Saturated
 from .executors.local import open_local
 from .isolation import check_level
 from .job import Event, Job, Result
+from .metrics import Meter, exposition
 from .placing import OpenLocal
 from .plugins import Plugins
 from .scheduler import Scheduler, open_scheduler
 from .sessions import Sessions
 from .spec import Delivery, Executor, Language
+from .store import Store
 from .toolchains import Toolchains
 from .workspace import WorkspaceSettings
 
@@ -31,7 +34,16 @@ log = structlog.get_logger("runnerd.daemon")
 class Daemon:
     """A running daemon: what its ingresses may ask for (`Services`), and how it stops. Made by `open_daemon`."""
 
-    def __init__(self, settings: Settings, *, names: Names, executor: Executor, scheduler: Scheduler, availability: Availability) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        names: Names,
+        executor: Executor,
+        scheduler: Scheduler,
+        availability: Availability,
+        meter: Meter,
+    ) -> None:
         self.languages: Mapping[str, Language] = availability.languages
         self.availability = availability
         self.executor = executor
@@ -41,6 +53,9 @@ class Daemon:
         self._settings = settings
         self._names = names
         self._scheduler = scheduler
+        self._meter = meter
+        self.ingress = ""
+        """Whose door this is, empty for nobody's."""
         self._document: dict[str, Any] = {}
         self._described = -1
         """How many ingresses were open when `_document` was made."""
@@ -55,14 +70,18 @@ class Daemon:
             await self._check_tools(came.job.lang)
         except Rejected as error:
             result = refusal(job, error)
-            _log_end(result)
+            self._ended(result)
             yield result
             return
-        async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept)) as events:
-            async for event in events:
-                if isinstance(event, Result):
-                    _log_end(event)
-                yield event
+        try:
+            async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept)) as events:
+                async for event in events:
+                    if isinstance(event, Result):
+                        self._ended(event)
+                    yield event
+        except (Saturated, Interrupted) as error:
+            self._meter.refused(error, self.ingress)
+            raise
 
     async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         """See `Services.cancel`."""
@@ -120,6 +139,24 @@ class Daemon:
             return str(error)
         return ""
 
+    def metrics(self) -> bytes:
+        """See `Services.metrics`."""
+        return exposition(self._meter, self.health(), self._scheduler.paces(), self._scheduler.sweeps())
+
+    def happened(self, event: str) -> None:
+        """See `Services.happened`."""
+        self._meter.happened(self.ingress, event)
+
+    def door(self, ingress: str) -> "Daemon":
+        """This daemon as an ingress of that kind sees it: what comes through is counted as its own."""
+        door = copy.copy(self)
+        door.ingress = ingress
+        return door
+
+    def _ended(self, result: Result) -> None:
+        self._meter.ended(result, self.ingress)
+        _log_end(result)
+
     async def drain(self) -> None:
         """Take no more jobs, finish those in hand up to the grace, give the rest back."""
         await self._scheduler.drain()
@@ -147,12 +184,21 @@ async def open_daemon(
     await availability.look()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        kv = await enter(settings.store.kv.open_kv())
-        blobs = await enter(settings.store.blob.open_blobs())
+        meter = Meter(availability.languages)
+        kv = meter.keys(await enter(settings.store.kv.open_kv()), kind_of(settings.store.kv))
+        blobs = meter.blobs(await enter(settings.store.blob.open_blobs()), kind_of(settings.store.blob))
         executor = await enter(placing.open_executor(settings, languages, open_executor))
         workspaces = WorkspaceSettings(sessions=settings.sessions, files=settings.files, state=settings.state)
         opening = open_scheduler(
-            executor, availability.warmable(), kv, placing.limits(settings), settings.scheduler, settings.pool, blobs, workspaces, settings.tools
+            executor,
+            availability.warmable(),
+            kv,
+            placing.limits(settings),
+            settings.scheduler,
+            settings.pool,
+            blobs,
+            workspaces,
+            settings.tools,
         )
         scheduler = await enter(opening)
         daemon = Daemon(
@@ -161,9 +207,10 @@ async def open_daemon(
             executor=executor,
             scheduler=scheduler,
             availability=availability,
+            meter=meter,
         )
         for kind, ingress in settings.ingress.items():
-            daemon.addresses[kind] = await enter(ingress.open(daemon))
+            daemon.addresses[kind] = await enter(ingress.open(daemon.door(kind)))
         yield daemon
 
 
@@ -181,6 +228,11 @@ def effective_languages(settings: Settings, plugins: Plugins) -> dict[str, Langu
 def executor_health(executor: Executor) -> dict[str, Any]:
     """The executor, the level it reached, and what it says about itself, where it does."""
     return {"name": executor.name, "level": executor.level, **getattr(executor, "description", {})}
+
+
+def kind_of(store: Store) -> str:
+    """The word that names a store in the configuration."""
+    return str(store.__struct_config__.tag)
 
 
 def make_state_dir(directory: str) -> None:

@@ -12,6 +12,11 @@ class Pace:
     def __init__(self) -> None:
         self.starts = 0
         self.failed_starts = 0
+        self.start_s = 0.0
+        """What all starts took together."""
+        self.waits = 0
+        self.wait_s = 0.0
+        """What all waits took together."""
         self._start_s = 0.0
         self._wait_s = 0.0
 
@@ -19,6 +24,7 @@ class Pace:
         """A sandbox is ready."""
         self._start_s += (seconds - self._start_s) * (SHARE if self.starts else 1)
         self.starts += 1
+        self.start_s += seconds
 
     def failed(self) -> None:
         """A sandbox did not start."""
@@ -27,6 +33,8 @@ class Pace:
     def waited(self, seconds: float) -> None:
         """A job has its sandbox."""
         self._wait_s += (seconds - self._wait_s) * SHARE
+        self.waits += 1
+        self.wait_s += seconds
 
     def health(self) -> dict[str, Any]:
         """Counts and times in ms: plain data."""

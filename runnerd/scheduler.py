@@ -21,6 +21,7 @@ from .job import Event, Job, Result
 from .limits import LimitSettings, allowed, check_input, effective
 from .liveness import open_liveness
 from .nursery import open_nursery
+from .pace import Pace
 from .pool import Pool, PoolSettings, open_pool
 from .record import Records, same_job
 from .slots import Slots
@@ -230,6 +231,14 @@ class Scheduler:
             **({} if self._workspaces is None else {"sessions": self._workspaces.health()}),
             "pools": {lang: pool.health() for lang, pool in self._pools.items()},
         }
+
+    def paces(self) -> dict[str, Pace]:
+        """How the pool of each language does."""
+        return {lang: pool.pace for lang, pool in self._pools.items()}
+
+    def sweeps(self) -> dict[str, float]:
+        """See `Workspaces.metrics`; empty where there are no sessions."""
+        return {} if self._workspaces is None else self._workspaces.metrics()
 
     async def sweep(self) -> None:
         """Keep the store in order, again and again: record what it did not take before, and remove what has expired."""

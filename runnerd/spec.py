@@ -197,6 +197,14 @@ class Services(Protocol):
         """State of the daemon for health checks and discovery: plain data."""
         ...
 
+    def metrics(self) -> bytes:
+        """What the daemon counts, in the text format of Prometheus (`text/plain; version=0.0.4`)."""
+        ...
+
+    def happened(self, event: str) -> None:
+        """Count something that went wrong on the bus: a word of the ingress's own code, never anything that came from outside."""
+        ...
+
     async def asyncapi(self) -> dict[str, Any]:
         """The AsyncAPI document of all ingresses of this daemon that describe themselves: plain data."""
         ...

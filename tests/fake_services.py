@@ -92,6 +92,12 @@ class FakeServices:
     def health(self) -> dict[str, Any]:
         return {"running": len(self.running)}
 
+    def metrics(self) -> bytes:
+        return b""
+
+    def happened(self, event: str) -> None:
+        pass
+
     async def asyncapi(self) -> dict[str, Any]:
         return {"asyncapi": "3.0.0"}
 

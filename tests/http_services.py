@@ -87,6 +87,12 @@ class HttpServices:
     def health(self) -> dict[str, Any]:
         return self.state
 
+    def metrics(self) -> bytes:
+        return b""
+
+    def happened(self, event: str) -> None:
+        pass
+
     async def asyncapi(self) -> dict[str, Any]:
         return {"asyncapi": "3.0.0"}
 

@@ -167,6 +167,13 @@ class FakeServices:
         """See `Services.health`."""
         return {"running": self._tasks}
 
+    def metrics(self) -> bytes:
+        """See `Services.metrics`: nothing is counted."""
+        return b""
+
+    def happened(self, event: str) -> None:
+        """See `Services.happened`."""
+
     async def asyncapi(self) -> dict[str, Any]:
         """See `Services.asyncapi`: it describes nothing."""
         return {"asyncapi": "3.0.0"}

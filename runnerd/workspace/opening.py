@@ -46,6 +46,12 @@ class Workspaces:
         """Try again what the store did not take. Raises StoreError at the first that it still does not."""
         await self._visits.settle_owed()
 
+    def metrics(self) -> dict[str, float]:
+        """Sessions made and in use; what was swept, in how many turns and seconds."""
+        sweeper, visits = self.sweeper, self._visits
+        counts = {name: float(count) for name, count in sweeper.counts.items()}
+        return {**counts, "turns": sweeper.turns, "spent_s": sweeper.spent_s, "made": visits.made, "in_use": len(visits.inside)}
+
     def health(self) -> dict[str, Any]:
         """What was swept: plain data."""
         return dict(self.sweeper.counts)

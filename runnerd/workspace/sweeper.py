@@ -37,6 +37,9 @@ class Sweeper:
 
     def __init__(self, visits: Visits, records: Records, blobs: Blobs) -> None:
         self.counts: Counter[str] = Counter(sessions_expired=0, states_archived=0, states_expired=0, orphans_removed=0)
+        self.turns = 0
+        self.spent_s = 0.0
+        """What all turns took together."""
         self._visits = visits
         self._heads = visits.heads
         self._contents = visits.contents
@@ -65,9 +68,17 @@ class Sweeper:
             try:
                 async with self._lease(name, max(pause_s, _SHORTEST_LEASE_S)) as mine:
                     if mine:
-                        await act()
+                        await self._turn(act)
             except RunnerdError as error:
                 log.warning("sweeping stopped short, to be tried again", what=name, reason=str(error))
+
+    async def _turn(self, act: Callable[[], Awaitable[None]]) -> None:
+        began = time.perf_counter()
+        try:
+            await act()
+        finally:
+            self.turns += 1
+            self.spent_s += time.perf_counter() - began
 
     @asynccontextmanager
     async def _lease(self, name: str, lease_s: float) -> AsyncGenerator[bool, None]:

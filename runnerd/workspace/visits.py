@@ -50,6 +50,8 @@ class Visits:
         self.settings = settings
         self.limits = limits
         self.lines = Lines()
+        self.made = 0
+        """Sessions that were made."""
         self.inside: set[str] = set()
         """Keys of the sessions that jobs of this daemon work in."""
         self._records = records
@@ -84,10 +86,12 @@ class Visits:
         head = head if running is None else taken(head, running, now)
         session = new_token(self.settings.sessions.id_length)
         try:
-            return await self.heads.make(session, head, self.settings.sessions.ttl_s)
+            made = await self.heads.make(session, head, self.settings.sessions.ttl_s)
         except BaseException:
             self._release(Found(session, head, ""))
             raise
+        self.made += 1
+        return made
 
     async def see(self, asker: Owner, session: str) -> Found | None:
         """A session as the one who asks may see it, with what jobs that ended left there. Raises StoreError."""

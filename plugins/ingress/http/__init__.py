@@ -7,7 +7,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -45,6 +45,8 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
     """How long a request's body may take to arrive, in seconds; the answer is 408 then."""
     close_timeout_s: Annotated[float, Meta(gt=0, extra={"env": "API_TIMEOUT_CLOSE"})] = 5.0
     """How long cancelled requests get to end when the daemon's grace is over, in seconds."""
+    metrics: Literal["key", "open", "off"] = "key"
+    """Who may read /metrics, for Prometheus: those with a key (as a bearer token), everybody, or nobody."""
     docs: Annotated[bool, Meta(extra={"env": "ENABLE_DOCS"})] = False
     """Serve the API's description at /docs, open to all."""
     cors: Annotated[bool, Meta(extra={"env": "ENABLE_CORS"})] = False
@@ -75,7 +77,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
 
         keys, notice = open_keys(self.api_key, self.api_keys, self.api_key_header, self.state_dir)
         bodies = app.Bounds(body_bytes=self.body_bytes, body_timeout_s=self.body_timeout_s)
-        page = app.Page(docs=self.docs, origins=self.cors_origins if self.cors else None)
+        page = app.Page(docs=self.docs, metrics=self.metrics, origins=self.cors_origins if self.cors else None)
         connections = server.Bounds(
             connections=self.connections,
             keep_alive_s=self.keep_alive_s,
@@ -86,7 +88,7 @@ class Http(Ingress, tag="http", frozen=True, kw_only=True):
         routes = app.create_app(services, tenant=self.tenant, keys=keys, bounds=bodies, page=page, closing=closing)
         with server.bind(self.host, self.port) as listener:
             address = server.url_of(listener)
-            async with server.serve(access.logged(paths.forgiving(routes)), listener, connections, closing):
+            async with server.serve(access.logged(paths.forgiving(routes), services.happened), listener, connections, closing):
                 yield f"{address} ({notice})"
 
 

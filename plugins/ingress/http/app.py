@@ -26,6 +26,7 @@ from .exec import ExecAnswer, ExecRequest, Malformed, Problem, answer_of, decode
 from .files import file_routes
 from .health import health_routes
 from .keys import Keys, Refused
+from .metrics import metrics_route
 from .scope import Scope
 from .state import state_routes
 
@@ -49,6 +50,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """What browsers get: the description at /docs, and whether pages of other origins may call (None: none may)."""
 
     docs: bool
+    metrics: str
+    """Who may read the metrics: `key`, `open`, `off`."""
     origins: tuple[str, ...] | None
 
 
@@ -56,6 +59,8 @@ def create_app(services: Services, *, tenant: str, keys: Keys, bounds: Bounds, p
     """The application: `/exec` and the probes. Once `closing` is set, waiting requests are answered 503 and their jobs cancelled."""
     guard = _guard(keys)
     routes = [_exec_route(services, tenant, closing, guard), *health_routes(services, guard), document_route(services, guard)]
+    if page.metrics != "off":
+        routes.append(metrics_route(services, [guard] if page.metrics == "key" else []))
     if services.sessions is not None:
         scope = Scope(tenant=tenant)
         routes += file_routes(services.sessions, scope, guard, bounds.body_timeout_s)

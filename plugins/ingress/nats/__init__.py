@@ -131,7 +131,7 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take jobs while the block is open; yields the server's URL. Raises IngressError, naming the server and the cause."""
-        counters = Counters()
+        counters = Counters(services.happened)
         async with AsyncExitStack() as stack:
             url = self.url or await stack.enter_async_context(self._embedded().open(counters))
             await stack.enter_async_context(serving(self, url, services, counters))

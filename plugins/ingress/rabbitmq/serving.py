@@ -55,7 +55,7 @@ class _Parts:
     def __init__(self, settings: "RabbitMq", services: Services, tasks: asyncio.TaskGroup) -> None:
         self._settings = settings
         self._tasks = tasks
-        counters = Counters()
+        counters = Counters(services.happened)
         self._bus = Bus(settings, topology_of(settings), counters)
         self._bus.on_link = self._begin
         hands = Hands(counters)
