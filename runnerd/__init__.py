@@ -20,6 +20,7 @@ from .errors import (
 )
 from .examples import Examples, examples_of
 from .hookspecs import hookimpl
+from .identity import nats_access, nats_shown
 from .job import (
     TOKEN,
     Event,
@@ -120,6 +121,8 @@ __all__ = [
     "examples_of",
     "hookimpl",
     "json_schema",
+    "nats_access",
+    "nats_shown",
     "new_id",
     "spill_result",
 ]

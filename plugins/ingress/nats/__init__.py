@@ -13,10 +13,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import DeadLetters, Description, Ingress, Language, Prepared, Services, hookimpl
+from runnerd import DeadLetters, Description, Ingress, Language, Prepared, Services, hookimpl, nats_shown
 
 from .counters import Counters
-from .credentials import shown
 from .jetstream import admin
 from .jetstream.settings import JetStream
 from .server import Server, address
@@ -110,7 +109,7 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     """Durable jobs, kept by JetStream until they have a result."""
 
     def __repr__(self) -> str:
-        return f"Nats(url={shown(self.url) if self.url else 'embedded'!r}, prefix={self.prefix!r})"  # never the password
+        return f"Nats(url={nats_shown(self.url) if self.url else 'embedded'!r}, prefix={self.prefix!r})"  # never the password
 
     def __post_init__(self) -> None:
         if bool(self.user) != bool(self.password):
@@ -135,7 +134,7 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
         async with AsyncExitStack() as stack:
             url = self.url or await stack.enter_async_context(self._embedded().open(counters))
             await stack.enter_async_context(serving(self, url, services, counters))
-            yield shown(url)
+            yield nats_shown(url)
 
     async def prepare(self, *, make: bool) -> Prepared | None:
         """See `Ingress.prepare`: the streams and consumers of durable jobs."""

@@ -19,12 +19,12 @@ from runnerd import (
     Result,
     Server,
     examples_of,
+    nats_shown,
 )
 
 from . import headers
 from .answers import LanguageInfo, LimitsInfo
 from .control import State
-from .credentials import shown
 from .headers import Headers, text
 from .input import Answered, Taken
 from .jetstream.description import Durable
@@ -101,7 +101,7 @@ class _Subjects:
         if self._nats.jetstream.streams != "off":
             durable = Durable(self._nats, self._parameters, self._examples)
             operations += durable.operations(self._result, self._events)
-        urls = shown(address or self._nats.url or f"nats://{self._nats.listen}").split(", ")
+        urls = nats_shown(address or self._nats.url or f"nats://{self._nats.listen}").split(", ")
         return Description(servers=tuple(self._server(url) for url in urls), operations=tuple(operations))
 
     def _server(self, url: str) -> Server:

@@ -4,10 +4,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from runnerd import IngressError, nats_access, nats_shown
+
 from .bus import Bus
 from .connection import Bounds, Connection
 from .counters import Counters
-from .credentials import credentials, shown
 from .subjects import Subjects
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ async def bus_of(nats: "Nats", url: str, counters: Counters) -> AsyncGenerator[B
         waiting_messages=nats.waiting_messages,
         waiting_bytes=nats.waiting_bytes,
     )
-    who = credentials(nats)
+    who = nats_access(nats, "ingress.nats", IngressError)
     bus = Bus(
-        main=Connection(url, "bus", shown=shown(url), options=who, bounds=bounds, counters=counters),
-        streams=Connection(url, "streams", shown=shown(url), options=who, bounds=bounds, counters=counters),
+        main=Connection(url, "bus", shown=nats_shown(url), options=who, bounds=bounds, counters=counters),
+        streams=Connection(url, "streams", shown=nats_shown(url), options=who, bounds=bounds, counters=counters),
         subjects=Subjects(prefix=nats.prefix, tenants=nats.tenants, reply_prefixes=nats.reply_prefixes),
         counters=counters,
     )

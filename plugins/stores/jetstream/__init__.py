@@ -10,11 +10,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import Blobs, KeyValues, Store, hookimpl
+from runnerd import Blobs, KeyValues, Store, hookimpl, nats_shown
 
 from .blobs import JetStreamBlobs
 from .connection import connected
-from .credentials import shown
 from .keyvalues import JetStreamKeyValues
 from .stream import blobs_stream, kv_stream, prepare
 
@@ -66,7 +65,7 @@ class JetStream(Store, tag="jetstream", frozen=True, kw_only=True):
 
     def where(self) -> str:
         """The server's address."""
-        return shown(self.url)
+        return nats_shown(self.url)
 
     @asynccontextmanager
     async def open_kv(self) -> AsyncGenerator[KeyValues, None]:

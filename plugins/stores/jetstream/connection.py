@@ -14,9 +14,7 @@ from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError
 
-from runnerd import StoreError
-
-from .credentials import credentials, shown
+from runnerd import StoreError, nats_access, nats_shown
 
 if TYPE_CHECKING:
     from . import JetStream
@@ -174,7 +172,7 @@ def _headers(block: bytes) -> dict[str, str]:
 @asynccontextmanager
 async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
     """Connect, and connect again whenever the connection is lost, while the block is open. Raises StoreError."""
-    place = shown(store.url)
+    place = nats_shown(store.url)
     causes: dict[str, None] = {}
 
     async def on_error(error: Exception) -> None:
@@ -201,7 +199,7 @@ async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]
                     allow_reconnect=True,
-                    **credentials(store),
+                    **nats_access(store, "store.jetstream", StoreError),
                 )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = "; ".join(causes) or _said(error)

@@ -5,11 +5,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from runnerd import DeadLetter, IngressError, Prepared
+from runnerd import DeadLetter, IngressError, Prepared, nats_shown
 
 from ..connection import NoAnswer
 from ..counters import Counters
-from ..credentials import shown
 from ..links import bus_of
 from .api import Api, ApiError, Kept
 from .part import tools
@@ -46,7 +45,7 @@ async def prepare(nats: "Nats", *, make: bool) -> Prepared | None:
 async def dead_letters(nats: "Nats") -> AsyncGenerator["Letters"]:
     """See `Ingress.dead_letters`."""
     async with connected(nats) as (api, topology):
-        yield Letters(api, topology, shown(nats.url or nats.listen))
+        yield Letters(api, topology, nats_shown(nats.url or nats.listen))
 
 
 class Letters:
