@@ -215,9 +215,6 @@ class Carrier:
                 if in_hand.visit is not None:
                     in_hand.visit.lose()
                 raise
-            stay = self._next_stay(in_hand, leased, limits, result)
-            if stay is not None:
-                leased.keep(stay)
             self.mean_s += (asyncio.get_running_loop().time() - now - self.mean_s) / 32
             return result
 
@@ -250,14 +247,18 @@ class Carrier:
     def _next_stay(self, in_hand: InHand, leased: Lease, limits: Limits, result: Result) -> Stay | None:
         """What the sandbox is to be kept for after a job; None where it is to end."""
         stay = self._stay(in_hand, limits)
-        if stay is None or not leased.sandbox.kept or in_hand.visit is None or not stay.mark:
-            return stay if leased.sandbox.kept and stay is not None and not stay.key[1] else None
-        return Stay(stay.key, _marked(in_hand.visit.mark_after(result), limits)) if result.status == "ok" else None
+        if stay is None or not leased.sandbox.kept:
+            return None
+        if not stay.key[1]:  # it keeps nothing of the job
+            return stay
+        if result.status != "ok" or not stay.mark or in_hand.visit is None:
+            return None
+        return Stay(stay.key, _marked(in_hand.visit.mark_after(result), limits))
 
     async def _run_kept(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         """Run the job; in another sandbox, where it has not begun in one that was kept."""
         try:
-            return await self._run(in_hand, leased, limits)
+            return await self._run_and_keep(in_hand, leased, limits)
         except NotBegun as error:
             if not leased.resumed:
                 raise
@@ -266,7 +267,14 @@ class Carrier:
         lease = self._pools[job.lang].lease(job.tenant)
         async with asyncio.timeout(self._queue_ttl_s) as patience, lease as fresh:
             patience.reschedule(None)
-            return await self._run(in_hand, fresh, limits)
+            return await self._run_and_keep(in_hand, fresh, limits)
+
+    async def _run_and_keep(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
+        result = await self._run(in_hand, leased, limits)
+        stay = self._next_stay(in_hand, leased, limits, result)
+        if stay is not None:
+            leased.keep(stay)
+        return result
 
     async def _run(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         """Run the job in its sandbox and pass its events on. Raises SandboxLost."""

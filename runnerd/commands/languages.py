@@ -28,6 +28,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """The command, for a shell, that installs what is missing."""
     warm: int
     """Sandboxes kept warm."""
+    reuse: str
+    """What one of its sandboxes serves: a job, a session or a tenant."""
     image: str
     """Image of its pods."""
 
@@ -78,6 +80,7 @@ def _row(language: "Language", found: "Toolchain", settings: "Settings") -> Row:
         problem=found.problem,
         install=found.install,
         warm=settings.pool.target(language),
+        reuse=language.reuse,
         image=language.image,
     )
 
@@ -88,10 +91,10 @@ def _print(rows: list[Row]) -> None:
     from rich.text import Text
 
     console = Console()
-    table = Table("code", "name", "aliases", "version here", "warm", "image", box=None, header_style="bold")
+    table = Table("code", "name", "aliases", "version here", "warm", "reuse", "image", box=None, header_style="bold")
     for row in rows:
         version = Text(row.version) if row.version else Text("missing", "red")
-        table.add_row(row.code, row.name, " ".join(row.aliases), version, str(row.warm), row.image)
+        table.add_row(row.code, row.name, " ".join(row.aliases), version, str(row.warm), row.reuse, row.image)
     console.print(table)
     for row in rows:
         if row.problem:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 KEY_FILE = "api-key"
-COLUMNS = ("warm", "target", "starting", "leased", "waiting", "starts", "failed_starts", "start_ms", "wait_ms")
+COLUMNS = ("warm", "target", "starting", "leased", "kept", "waiting", "starts", "failed_starts", "start_ms", "wait_ms")
 EVERY_S = 1.0
 PATIENCE_S = 10.0
 
@@ -53,10 +53,10 @@ def table(health: Mapping[str, Any]) -> "Table":
 
     executor = health["executor"]
     title = f"{executor['name']}, level {executor['level']}: {health['running']} jobs run, {health['queued']} wait"
-    found = Table("language", *(name.replace("_", " ") for name in COLUMNS), "failing", title=title)
+    found = Table("language", "reuse", *(name.replace("_", " ") for name in COLUMNS), "failing", title=title)
     for code, pool in health["pools"].items():
         if any(pool.get(name) for name in COLUMNS) or pool["failing"]:
-            found.add_row(code, *(f"{pool.get(name, 0):.0f}" for name in COLUMNS), pool["failing"])
+            found.add_row(code, pool.get("reuse", "job"), *(f"{pool.get(name, 0):.0f}" for name in COLUMNS), pool["failing"])
     return found
 
 
