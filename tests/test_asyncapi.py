@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from asyncapi_document import Document, references, violations
+from distributions import Site
 from runnerd import (
     Description,
     Event,
@@ -33,10 +34,20 @@ from runnerd.config import load_config
 from runnerd.daemon import effective_languages
 from runnerd.plugins import find_plugins
 from runnerd.testing.description import check_description
-from test_commands import Runnerd, runnerd
+from test_commands import Runnerd, dists, runnerd
 
-__all__ = ["runnerd"]  # a fixture
+__all__ = ["dists", "runnerd"]  # fixtures
 
+PIGEONS = """
+from runnerd import Ingress, hookimpl
+
+class Pigeons(Ingress, tag="pigeons", frozen=True, kw_only=True):
+    pass
+
+@hookimpl
+def register_ingress():
+    return [Pigeons]
+"""
 ROOT = Path(__file__).parent.parent
 EVERYTHING = ("ingress.rabbitmq.enabled=true", "ingress.nats.jetstream.streams=ensure", "ingress.rabbitmq.events=true")
 SECRETS = (
@@ -292,6 +303,12 @@ class TestCommand:
     def test_the_name_of_the_file_says_its_form(self, runnerd: Runnerd, tmp_path: Path) -> None:
         runnerd("asyncapi", "--out", "it.yaml")
         assert (tmp_path / "it.yaml").read_text().startswith("asyncapi: 3.0.0\n")
+
+    def test_an_ingress_that_says_nothing_is_named(self, runnerd: Runnerd, dists: Site) -> None:
+        dists.install("runnerd-pigeons", PIGEONS)
+        code, said, told = runnerd("asyncapi", "--set", "ingress.pigeons.enabled=true")
+        assert (code, told) == (0, "pigeons: does not describe itself, and is left out\n")
+        assert set(json.loads(said)["servers"]) == {"nats", "http"}
 
     def test_errors_are_told_as_text(self, runnerd: Runnerd, tmp_path: Path) -> None:
         code, _, said = runnerd("asyncapi", "--out", "nowhere/it.json")

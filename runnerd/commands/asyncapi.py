@@ -44,6 +44,8 @@ def asyncapi(
     settings = load_config(plugins, file=file, flags=flags or ()).settings
     languages = effective_languages(settings, plugins)
     found = {kind: said for kind, ingress in settings.ingress.items() if (said := ingress.describe(languages, "")) is not None}
+    for kind in sorted(settings.ingress.keys() - found.keys()):
+        typer.echo(f"{kind}: does not describe itself, and is left out", err=True)
     text = _text(document(found), yaml=out.endswith(_YAML) if yaml is None else yaml)
     if out:
         _write(Path(out), text)
