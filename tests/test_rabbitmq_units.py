@@ -1,8 +1,13 @@
 """The plain parts of the RabbitMQ ingress: topology, reply queues, headers, URLs, copies."""
 
+import asyncio
+
 import pytest
+from aio_pika import Message
 from pamqp.commands import Basic
 from runnerd_plugins.ingress.rabbitmq import RabbitMq
+from runnerd_plugins.ingress.rabbitmq.bus import Bus, NotSent
+from runnerd_plugins.ingress.rabbitmq.counters import Counters
 from runnerd_plugins.ingress.rabbitmq.credentials import places
 from runnerd_plugins.ingress.rabbitmq.outcome import encodable
 from runnerd_plugins.ingress.rabbitmq.reply import heading, reply_problem
@@ -96,3 +101,22 @@ def test_headers_that_the_library_can_not_write_are_known() -> None:
     assert encodable("a", {"b": [1, "x", None, True]})
     assert not encodable("a", b"\xff")
     assert not encodable("a", {"b": [b"\xff"]})
+
+
+@pytest.mark.parametrize("how", ["finish", "keeper"])
+async def test_nothing_waits_for_a_broker_when_the_daemon_has_stopped(how: str, unused_tcp_port: int) -> None:
+    bus = Bus(RabbitMq(url=f"amqp://127.0.0.1:{unused_tcp_port}", patience_s=100_000), TOPOLOGY, Counters())
+    opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    opened.set_result(None)
+    keeper = asyncio.create_task(bus.keep(opened))
+    waiting = asyncio.create_task(bus.publish(Message(b""), "somewhere", mandatory=True))
+    await asyncio.sleep(0)
+    if how == "finish":
+        await bus.finish(0.0)
+    keeper.cancel()
+    with pytest.raises(NotSent, match="before this daemon stopped"):
+        await waiting
+    await asyncio.wait([keeper])
+    assert keeper.cancelled()
+    with pytest.raises(NotSent, match="before this daemon stopped"):
+        await bus.publish(Message(b""), "somewhere", mandatory=True)

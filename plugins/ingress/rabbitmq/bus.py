@@ -1,6 +1,7 @@
 """The broker as the parts of this ingress see it: generations of connections, one after another, and publishing that outlives them."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
@@ -43,9 +44,29 @@ class Bus:
         """Called with each new generation, before anything is published on it."""
         self._settings = settings
         self._up = asyncio.Event()
+        self._sending: set[asyncio.Timeout] = set()
+        """How long each message that is being sent may still wait."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ends = math.inf
+        """When nothing is sent any more, on the loop's clock."""
 
     async def keep(self, opened: "asyncio.Future[None]") -> None:
-        """Make generations, for ever. The first one that stands, or why it could not be, is told to `opened`."""
+        """Make generations, for ever. The first one that stands, or why it could not be, is told to `opened`.
+
+        When this is cancelled, nothing waits any more to be sent.
+        """
+        try:
+            await self._generations(opened)
+        finally:
+            self._end_by(asyncio.get_running_loop().time())
+
+    async def finish(self, grace_s: float) -> None:
+        """Wait until all that is being sent is sent, for `grace_s` at most. What could not be is given up."""
+        self._end_by(asyncio.get_running_loop().time() + grace_s)
+        await self._idle.wait()
+
+    async def _generations(self, opened: "asyncio.Future[None]") -> None:
         loop = asyncio.get_running_loop()
         pause_s = _PAUSE_S
         while True:
@@ -91,26 +112,39 @@ class Bus:
 
         A message that was on its way when a connection was lost is sent again, with the same message id.
         """
+        loop = asyncio.get_running_loop()
         patience_s = self._settings.patience_s if patience_s is None else patience_s
-        apart = bool(exchange)
+        patience = asyncio.timeout_at(min(loop.time() + patience_s, self._ends))
         try:
-            async with asyncio.timeout(patience_s):
-                while True:
-                    link = await self._linked()
-                    try:
-                        return await self._send(link, message, key, exchange, mandatory=mandatory, apart=apart)
-                    except AMQPChannelError as error:
-                        if apart:
-                            self.counters.count("publishes_refused", exchange=exchange, cause=said(error))
-                            return "refused"
-                    except (TimeoutError, TypeError, ValueError):
-                        raise
-                    except Exception as error:  # noqa: BLE001 - a lost connection is told by any error there is, a bare one too
-                        self.counters.count("publishes_repeated", cause=said(error))
-                        await asyncio.sleep(_PAUSE_S)  # until the loss is known
-                    apart = True  # by itself, so that it answers for nobody else's fault
+            async with patience:
+                self._idle.clear()
+                self._sending.add(patience)
+                return await self._sent(message, key, exchange, mandatory=mandatory)
         except TimeoutError:
-            raise NotSent(f"the broker did not take it within {patience_s:g} s") from None
+            when = "before this daemon stopped" if loop.time() >= self._ends else f"within {patience_s:g} s"
+            raise NotSent(f"the broker did not take it {when}") from None
+        finally:
+            self._sending.discard(patience)
+            if not self._sending:
+                self._idle.set()
+
+    async def _sent(self, message: Message, key: str, exchange: str, *, mandatory: bool) -> Sent:
+        """Send it, over as many generations as it takes."""
+        apart = bool(exchange)
+        while True:
+            link = await self._linked()
+            try:
+                return await self._send(link, message, key, exchange, mandatory=mandatory, apart=apart)
+            except AMQPChannelError as error:
+                if apart:
+                    self.counters.count("publishes_refused", exchange=exchange, cause=said(error))
+                    return "refused"
+            except (TimeoutError, TypeError, ValueError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a lost connection is told by any error there is, a bare one too
+                self.counters.count("publishes_repeated", cause=said(error))
+                await asyncio.sleep(_PAUSE_S)  # until the loss is known
+            apart = True  # by itself, so that it answers for nobody else's fault
 
     async def offer(self, message: Message, key: str, *, exchange: str = "", patience_s: float) -> bool:
         """Send what may be lost: False where there is no connection, or the broker takes longer than `patience_s`."""
@@ -125,6 +159,11 @@ class Bus:
             self.counters.count("offers_lost", cause=said(error))
             return False
         return True
+
+    def _end_by(self, when: float) -> None:
+        self._ends = min(self._ends, when)
+        for patience in (each for each in self._sending if not each.expired()):
+            patience.reschedule(min(patience.when() or when, self._ends))
 
     async def _linked(self) -> Link:
         while True:

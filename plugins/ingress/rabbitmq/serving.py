@@ -93,6 +93,7 @@ class _Parts:
         """Take no more, finish what is in hand, and give back the rest."""
         await self._intake.stop()
         await self._run.finish(self._settings.drain_s, self._settings.connect_s)
+        await self._bus.finish(self._settings.connect_s)  # answers to questions
 
     async def _begin(self, link: Link) -> None:
         if self._settings.control:
