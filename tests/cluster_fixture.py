@@ -82,13 +82,15 @@ async def executor(config: str, **changes: Any) -> AsyncIterator[PodExecutor]:
         yield opened
 
 
-async def until(cluster: Cluster, resource: Resource, labels: str, holds: Callable[[list[Object]], bool]) -> list[Object]:
+async def until(
+    cluster: Cluster, resource: Resource, labels: str, holds: Callable[[list[Object]], bool], patience_s: float = 90
+) -> list[Object]:
     """Wait until something holds of all objects with these labels; returns them. By the watch, not by asking again."""
     found, version = await cluster.list(resource, labels=labels)
     known = {item["metadata"]["name"]: item for item in found}
     if holds(list(known.values())):
         return list(known.values())
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(patience_s):
         async for event in cluster.watch(resource, labels, version):
             item = event["object"]
             if event["type"] == "DELETED":

@@ -124,7 +124,18 @@ async def test_what_is_no_job_is_rejected(open_: Open, executor: FakeExecutor) -
 
 @pytest.mark.parametrize(
     ("level", "minimum", "runs"),
-    [("userns", "userns", True), ("landlock", "userns", False), ("process", "process", True), ("unheard-of", "landlock", False)],
+    [
+        ("userns", "userns", True),
+        ("landlock", "userns", False),
+        ("process", "process", True),
+        ("unheard-of", "landlock", False),
+        ("pod", "strong", True),
+        ("pod", "pod", True),
+        ("pod+kata", "pod", True),
+        ("pod", "pod+gvisor", False),
+        ("pod+gvisor", "pod+gvisor", True),
+        ("strong", "pod", False),
+    ],
 )
 async def test_weaker_isolation_than_demanded_is_refused(open_: Open, executor: FakeExecutor, level: str, minimum: str, runs: bool) -> None:
     executor.level = level

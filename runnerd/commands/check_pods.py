@@ -27,9 +27,11 @@ async def in_pods(settings: "Settings", languages: "Mapping[str, Language]") -> 
                 yield Finding(about="isolation", state="ok", text=f"level {executor.level}")
             except Rejected as error:
                 yield Finding(about="isolation", state="problem", text=str(error))
-            for language in languages.values():
-                if language.warm:
-                    yield await _started(executor, language)
+            warm = [language for language in languages.values() if language.warm]
+            for language in warm:
+                yield await _started(executor, language)
+            for language in warm[:1]:
+                yield await _counted(executor, language)
     except RunnerdError as error:
         yield Finding(about="pods", state="problem", text=str(error))
 
@@ -48,3 +50,31 @@ async def _started(executor: "Executor", language: "Language") -> Finding:
     except SandboxError as error:
         return Finding(about=about, state="problem", text=f"its pod does not start: {error}")
     return Finding(about=about, state="ok", text=f"a pod was ready after {took_s:.1f} s")
+
+
+async def _counted(executor: "Executor", language: "Language") -> Finding:
+    """Whether the kubelet bounds how many processes a pod may have."""
+    from ..errors import RunnerdError
+    from ..executors.pods.executor import PodExecutor
+    from ..executors.pods.pids import process_limit
+
+    assert isinstance(executor, PodExecutor)
+    try:
+        return counted(await process_limit(executor, language))
+    except RunnerdError as error:
+        return Finding(about="processes", state="note", text=f"what the kubelet lets a pod have could not be tried: {error}")
+
+
+def counted(found: int | None) -> Finding:
+    """What follows from how many processes a pod may have."""
+    from ..executors.pods.pids import MOST
+
+    if found is None:
+        return Finding(about="processes", state="note", text="whether the kubelet has a podPidsLimit could not be told")
+    if found >= MOST:
+        text = (
+            f"a pod may have {MOST} processes and more: the agent alone counts those of a job; "
+            "set podPidsLimit in the configuration of the kubelets"
+        )
+        return Finding(about="processes", state="note", text=text)
+    return Finding(about="processes", state="ok", text=f"the kubelet's podPidsLimit ends at about {found}")

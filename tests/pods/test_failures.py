@@ -1,69 +1,24 @@
 """What pods, nodes and the API do to jobs, and what becomes of the jobs. On a real cluster."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 import cluster_fixture
 from cluster_door import door, with_token
 from cluster_fixture import LIMITS, START_S, until
 from conftest import bundled_languages
-from runnerd import Event, Job, Output, Result, SandboxError, new_id
-from runnerd.executors.pods.cluster import LEASES, PODS, Cluster, Object, Resource
-from runnerd.executors.pods.executor import PodExecutor, open_pods
+from runnerd import Result, SandboxError
+from runnerd.executors.pods.cluster import LEASES, NETWORK_POLICIES, PODS, Cluster, Resource
+from runnerd.executors.pods.executor import open_pods
 from runnerd.executors.pods.settings import PodSettings
-from runnerd.pool import PoolSettings
-from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
-from stores import store
+from scheduled_pods import first_output, job, jobs_in, result, standing
 
 pytestmark = pytest.mark.pods
 PY = bundled_languages()["py"]
 QUOTAS = Resource("v1", "resourcequotas")
 SLEEP = "import time\nprint('on', flush=True)\ntime.sleep(2)\nprint('over')"
-
-
-@asynccontextmanager
-async def jobs_in(
-    config: str, cluster: Cluster, warm: int = 1, slots: int = 4, pool: PoolSettings | None = None, **changes: Any
-) -> AsyncIterator[tuple[Scheduler, PodExecutor]]:
-    """A scheduler over pods in the namespace of `cluster`."""
-    languages = {"py": msgspec.structs.replace(PY, warm=warm)}
-    settings = cluster_fixture.settings(config, cluster.namespace, **changes)
-    async with open_pods(settings, LIMITS, START_S) as executor, store("memory").open_kv() as kv:
-        opening = open_scheduler(executor, languages, kv, LIMITS, SchedulerSettings(slots=slots, queue_ttl_s=600), pool or PoolSettings())
-        async with opening as scheduler:
-            yield scheduler, executor
-
-
-def job(code: str, **fields: Any) -> Job:
-    return Job(**({"id": new_id(), "tenant": "t", "lang": "py", "code": code} | fields))
-
-
-async def result(scheduler: Scheduler, job: Job) -> Result:
-    *_, last = [event async for event in scheduler.submit(job)]
-    assert isinstance(last, Result)
-    return last
-
-
-def names(pods: list[Object]) -> set[str]:
-    return {pod["metadata"]["name"] for pod in pods}
-
-
-def standing(pods: list[Object]) -> set[str]:
-    """Names of pods that run."""
-    return names([pod for pod in pods if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]])
-
-
-async def first_output(events: AsyncIterator[Event]) -> None:
-    async for event in events:
-        if isinstance(event, Output):
-            return
-    raise AssertionError("no output")
 
 
 async def test_a_pod_that_is_killed_under_its_job_is_replaced_and_the_job_started_again(config: str, cluster: Cluster) -> None:
@@ -162,6 +117,18 @@ async def test_two_daemons_leave_each_other_alone(config: str, cluster: Cluster)
         assert (await result(first, job("print(3)"))).stdout == "3\n"
         assert len((await cluster.list(LEASES))[0]) == 1
     assert (await cluster.list(LEASES))[0] == []
+
+
+async def test_a_network_policy_can_be_demanded(config: str, cluster: Cluster) -> None:
+    settings = cluster_fixture.settings(config, cluster.namespace)
+    with pytest.raises(SandboxError, match=r"no NetworkPolicy .* denies sandboxes all egress.*isolation\.minimum demands more"):
+        async with open_pods(settings, LIMITS, START_S, closed=True):
+            pass
+    spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    policy = {"apiVersion": NETWORK_POLICIES.group, "kind": "NetworkPolicy", "metadata": {"name": "closed"}, "spec": spec}
+    await cluster.create(NETWORK_POLICIES, policy)
+    async with open_pods(settings, LIMITS, START_S, closed=True) as executor:
+        assert executor.warnings == ()
 
 
 async def test_rights_that_are_missing_are_named(config: str, cluster: Cluster, tmp_path: Path) -> None:

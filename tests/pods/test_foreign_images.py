@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.pods, pytest.mark.slow]
 FOREIGN = Path(__file__).parent / "foreign"
 
 
-@pytest.fixture(scope="module", params=["static", "debian"])
+@pytest.fixture(scope="module", params=["static", "musl", "debian"])
 def image(request: pytest.FixtureRequest) -> str:
     tag = f"localhost/runnerd-test-{request.param}:latest"
     command = [CLUSTER / "build-image", tag, FOREIGN, FOREIGN / "Dockerfile", "--target", request.param]

@@ -16,6 +16,7 @@ from ...nursery import open_nursery
 from ...spec import Language
 from . import access, condition, manifest
 from .cluster import EVENTS, JOBS, PODS, Cluster, ClusterError, Object, Resource, open_cluster
+from .creation import Creation
 from .knock import PodWire, Secret, knock, new_secret
 from .manifest import Wanted
 from .ownership import Ownership
@@ -27,6 +28,10 @@ from .watching import Watching
 
 CLOSE_S = 20.0
 """How long removing what is left may take when the daemon stops."""
+CAN_NOT_NEST = (
+    "languages.{code}.reuse = tenant: a pod can't serve a tenant's jobs one after the other here: its node's kernel has no Landlock of "
+    "ABI 6 (Linux 6.12), or its runtime or the agent in its image is older. Use reuse = session or job, or nodes that have it"
+)
 GVISOR, KATA = "pod+gvisor", "pod+kata"
 
 log = structlog.get_logger("runnerd.pods")
@@ -67,6 +72,12 @@ async def _level(cluster: Cluster, settings: PodSettings) -> str:
     return KATA if handler.startswith("kata") else POD
 
 
+def _check(language: Language, ready: Header) -> None:
+    """Refuse a pod that can't do what the language's reuse asks for. Raises SandboxError."""
+    if language.reuse == "tenant" and not ready.get("nests", False):
+        raise SandboxError(CAN_NOT_NEST.format(code=language.code))
+
+
 class PodExecutor:
     """Makes sandboxes out of pods. Opened by `open_pods`."""
 
@@ -85,7 +96,7 @@ class PodExecutor:
         self._start_s = start_s
         self._removal = removal
         self._sightings: dict[str, Sighting] = {}
-        self._creating = asyncio.Semaphore(settings.requests)
+        self._creation = Creation(cluster, settings.requests)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -116,6 +127,7 @@ class PodExecutor:
         try:
             wire, ready = await self._start(resource, wanted, sighting, secret)
             try:
+                _check(language, ready)
                 yield PodSandbox(wire, {**ready, "level": self.level}, self._limits.cpu_cores, sighting)
             finally:
                 wire.close()
@@ -132,12 +144,11 @@ class PodExecutor:
         make = manifest.job if resource is JOBS else manifest.pod
         try:
             async with asyncio.timeout(self._start_s):
-                async with self._creating:
-                    await self.cluster.create(resource, make(wanted, self._settings, self.ownership.owner))
+                await self._creation.create(resource, lambda: make(wanted, self._settings, self.ownership.owner))
                 address = await sighting.address()
                 wire, ready = await knock(address, self._settings.port, secret)
         except TimeoutError:
-            reason = sighting.waits_for() or await self._events(wanted.name) or "nobody says why"
+            reason = self._creation.problem or sighting.waits_for() or await self._events(wanted.name) or "nobody says why"
             raise SandboxError(f"its pod was not ready within {self._start_s:g} s: {reason}") from None
         sighting.on_end = wire.fail
         return wire, ready
