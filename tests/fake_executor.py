@@ -5,7 +5,7 @@
 `print 3` prints so many bytes · `files 2 10` leaves two of ten bytes
 
 In a session, with `; ` between them: `add 1` to the number that is the interpreter's state, and print it · `write NAME TEXT` a file ·
-`cat NAME` · `ls` the files · `big 100` so many bytes of state
+`fill NAME 100` one of so many bytes · `cat NAME` · `ls` the files · `big 100` so many bytes of state
 """
 
 import asyncio
@@ -149,6 +149,8 @@ class Interpreter:
                 self._state = b"1".rjust(int(words[0]))
             case "write":
                 self._files[words[0]] = words[1].encode() if len(words) > 1 else b""
+            case "fill":
+                self._files[words[0]] = bytes(int(words[1]))
             case "cat":
                 self.printed.append(self._files[words[0]].decode() + "\n")
             case "ls":
