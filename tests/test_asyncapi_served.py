@@ -50,6 +50,7 @@ async def vhost(rabbitmq: Broker) -> AsyncIterator[str]:
 async def daemon(vhost: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
     async with hosted(serving(tmp_path_factory.mktemp("daemon"), *FLAGS, *RABBITMQ, f"ingress.rabbitmq.url={vhost}")) as running:
         yield running
+        assert (await running.stop())[0] == 0
 
 
 @pytest.fixture(scope="module")
