@@ -49,6 +49,10 @@ class Broker:
     def url(self, vhost: str, user: str = "guest", password: str = "guest") -> str:
         return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start the node and wait until it listens."""
         assert Path(SCRIPT).exists(), "apt-get install rabbitmq-server"
@@ -65,7 +69,7 @@ class Broker:
 
     async def kill(self) -> None:
         """SIGKILL, for the node and its helpers."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.running:
             # the votes of quorum queues are on disk some seconds after those are made: a node that is killed before may find
             # no leader for them again, and a test has no time to wait
             await self.tell("[dets:sync(Table) || Table <- dets:all()]")

@@ -1,13 +1,15 @@
 """What the suite needs of a bus, whichever it is."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from runnerd import Result
 
 TENANT = "acme"
-CALM_S = 60.0
+CALM_S = 240.0
+Sending = Literal["first", "again", "other"]
+"""A job's first submission, a later one of the same job, and one of another job under its id."""
 
 
 class Away(Exception):
@@ -18,8 +20,11 @@ class Answer(Struct, frozen=True):
     """A result that came to where answers go."""
 
     result: Result
-    again: bool
-    """To a later submission of the job."""
+    sending: Sending
+    to: str
+    """Which submission it answers."""
+    at: float
+    """When it came, on the clock that all processes share."""
 
 
 class ChaosBus(Protocol):
@@ -30,6 +35,10 @@ class ChaosBus(Protocol):
     answers: list[Answer]
     events: int
     """Messages of output that came."""
+    sent: set[str]
+    """Submissions that the broker took."""
+    sure: bool
+    """Whether each of them is answered, even where the broker was killed."""
 
     def flags(self, port: int) -> tuple[str, ...]:
         """Settings of a daemon that finds the broker at this port."""
@@ -39,7 +48,7 @@ class ChaosBus(Protocol):
 
     async def kill(self) -> None: ...
 
-    async def submit(self, job: str, code: str, *, again: bool, streams: bool) -> None:
+    async def submit(self, job: str, code: str, sending: Sending, *, streams: bool = False) -> None:
         """Return when the broker has it. Raises Away."""
         ...
 

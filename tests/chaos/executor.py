@@ -6,15 +6,18 @@ sandbox the first two times here. All print the mark of their start first, so th
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from runnerd import Event, Job, Language, Output, Result, SandboxLost, Started, Usage
 
+_TURN_S, _LATE_S = 0.1, 0.5
+
 
 class Ledger:
-    """A file that outlives the daemon: each line is one write, which a SIGKILL leaves whole."""
+    """A file that outlives the daemon: each line is one write, which a SIGKILL leaves whole. All end with the time, in seconds."""
 
     def __init__(self, path: str, name: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -31,14 +34,28 @@ class Ledger:
     def end(self, job: str, mark: str) -> None:
         self._write("end", job, mark)
 
-    def _write(self, *words: str) -> None:
-        os.write(self._file, (" ".join(words) + "\n").encode())
+    def lost(self, job: str, mark: str) -> None:
+        self._write("lost", job, mark)
+
+    async def watch(self) -> None:
+        """Write down when this process had no turn for a while: others may have taken it for dead."""
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_TURN_S)
+            late_s = loop.time() - before - _TURN_S
+            if late_s > _LATE_S:
+                self._write("late", self._name, f"{late_s:.3f}")
+
+    def _write(self, what: str, whose: str, more: str) -> None:
+        os.write(self._file, f"{what} {whose} {more} {time.monotonic():.3f}\n".encode())
 
 
 class NoopSandbox:
     """One start."""
 
     tenant = ""
+    kept = False
 
     def __init__(self, executor: "NoopExecutor") -> None:
         self._executor = executor
@@ -63,6 +80,7 @@ class NoopSandbox:
             case "print":
                 text += "x" * int(rest)
             case "lose" if self._executor.lost(job.id) <= int(rest):
+                ledger.lost(job.id, mark)
                 self._gone.set_result("the sandbox blew up")
                 raise SandboxLost("the sandbox blew up")
         ledger.end(job.id, mark)

@@ -3,16 +3,18 @@
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from runnerd_plugins.stores.memory import Memory
 
-from chaos.bus import TENANT, Answer, Away
+from chaos.bus import TENANT, Answer, Away, Sending
 from chaos.schedule import LEASE_S
 from jetstream import Durable
 from nats_fixture import NatsServer, nats_client, nats_server
@@ -24,11 +26,14 @@ ASK_S = 5.0
 
 class JetStreamBus:
     kind = "nats"
+    sure = False
+    """What goes to an inbox while the server is away is lost; the result is in its stream."""
 
     def __init__(self, server: NatsServer, client: Client, durable: Durable) -> None:
         self.port = server.port
         self.answers: list[Answer] = []
         self.events = 0
+        self.sent: set[str] = set()
         self._server = server
         self._client = client
         self._durable = durable
@@ -48,17 +53,14 @@ class JetStreamBus:
         )
 
     async def listen(self) -> None:
-        for name, again in (("first", False), ("again", True)):
-            await self._client.subscribe(f"{self._inbox}.{name}", cb=self._answer(again))
+        await self._client.subscribe(f"{self._inbox}.>", cb=self._answer)
         await self._client.subscribe("rd.v1.evt.>", cb=self._event)
         await self._client.flush()
 
-    def _answer(self, again: bool):  # type: ignore[no-untyped-def]
-        async def came(msg: Msg) -> None:
-            await self._reading.wait()
-            self.answers.append(Answer(_result(msg), again))
-
-        return came
+    async def _answer(self, msg: Msg) -> None:
+        await self._reading.wait()
+        name = msg.subject.removeprefix(f"{self._inbox}.")
+        self.answers.append(Answer(_result(msg), cast(Sending, name.partition("-")[0]), name, time.monotonic()))
 
     async def _event(self, _: Msg) -> None:
         await self._reading.wait()
@@ -70,17 +72,18 @@ class JetStreamBus:
     async def kill(self) -> None:
         await self._server.kill()
 
-    async def submit(self, job: str, code: str, *, again: bool, streams: bool) -> None:
+    async def submit(self, job: str, code: str, sending: Sending, *, streams: bool = False) -> None:
         headers = {"rd_output": "events"} if streams else {}
-        name = f"{job}-{next(self._copies)}" if again else job
+        name = (
+            f"{sending}-{job}" if sending == "first" else f"{sending}-{job}-{next(self._copies)}"
+        )  # the first one is sent until it is there
         try:
-            ack = await self._durable.submit(
-                code, job, tenant=TENANT, nats_msg_id=name, rd_reply_to=f"{self._inbox}.{'again' if again else 'first'}", **headers
-            )
+            ack = await self._durable.submit(code, job, tenant=TENANT, nats_msg_id=name, rd_reply_to=f"{self._inbox}.{name}", **headers)
         except (NatsError, OSError, TimeoutError) as error:
             raise Away(str(error)) from error
         if "seq" not in ack:
             raise Away(str(ack))
+        self.sent.add(name)
 
     async def cancel(self, job: str) -> Result | None:
         answer = await self._ask(job, "cancel")

@@ -3,16 +3,16 @@
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from chaos.bus import TENANT, Answer, Away
-from rabbitmq_fixture import Broker, broker
+from chaos.bus import TENANT, Answer, Away, Sending
+from rabbitmq_fixture import Broker
 from runnerd import Job, Result, decode_result, encode
 
 QUEUES = ("rd.jobs.std", "rd.retry.1s", "rd.retry.2s", "rd.ctl")
@@ -23,11 +23,13 @@ T = TypeVar("T")
 
 class RabbitBus:
     kind = "rabbitmq"
+    sure = True
 
     def __init__(self, node: Broker, vhost: str) -> None:
         self.port = node.port
         self.answers: list[Answer] = []
         self.events = 0
+        self.sent: set[str] = set()
         self._node = node
         self._vhost = vhost
         self._copies = itertools.count()
@@ -85,7 +87,8 @@ class RabbitBus:
     async def _answer(self, message: AbstractIncomingMessage) -> None:
         await self._reading.wait()
         if message.type == "rd.result":
-            self.answers.append(Answer(_result(message), (message.correlation_id or "").startswith("again")))
+            name = message.correlation_id or ""
+            self.answers.append(Answer(_result(message), cast(Sending, name.partition("-")[0]), name, time.monotonic()))
         await message.ack()
 
     async def _event(self, message: AbstractIncomingMessage) -> None:
@@ -104,8 +107,8 @@ class RabbitBus:
     async def kill(self) -> None:
         await self._node.kill()
 
-    async def submit(self, job: str, code: str, *, again: bool, streams: bool) -> None:
-        name = f"{'again' if again else 'first'}-{next(self._copies)}-{job}"
+    async def submit(self, job: str, code: str, sending: Sending, *, streams: bool = False) -> None:
+        name = f"{sending}-{job}-{next(self._copies)}"
         message = aio_pika.Message(
             encode(Job(code=code)),
             message_id=job,
@@ -115,6 +118,7 @@ class RabbitBus:
             headers={"rd-stream-to": OUTPUT} if streams else {},
         )
         await self._publish("rd.jobs", message, f"job.{TENANT}.std.py")
+        self.sent.add(name)
 
     async def _publish(self, exchange: str, message: aio_pika.Message, key: str) -> None:
         channel = self._channel
@@ -196,8 +200,10 @@ def _result(message: AbstractIncomingMessage) -> Result:
 
 
 @asynccontextmanager
-async def rabbitmq_bus(directory: Path) -> AsyncIterator[RabbitBus]:
-    async with broker(directory / "rabbitmq") as node, node.vhost() as vhost:
+async def rabbitmq_bus(node: Broker) -> AsyncIterator[RabbitBus]:
+    if not node.running:
+        await node.start()  # a run that failed left it dead
+    async with node.vhost() as vhost:
         bus = RabbitBus(node, vhost)
         keeping = asyncio.ensure_future(bus.keep())
         try:

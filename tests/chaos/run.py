@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
+from chaos.blows import Blows
 from chaos.bus import CALM_S, Away, ChaosBus
 from chaos.daemons import Held, Place
+from chaos.processes import processes
 from chaos.schedule import LONG_S, SHORT_S, Planned, Schedule, Strike
 from chaos.wire import wire
 from redis_fixture import RedisServer
@@ -32,26 +34,22 @@ class Run:
         self.before: Held | None = None
         self.cancelled: dict[str, Result] = {}
         """What those were told who cancelled a job."""
+        self.blows = Blows()
         self.directory = directory
         self._store = store
         self._locks: dict[str, asyncio.Lock] = {}
-        self._began = 0.0
-
-    @property
-    def ledger(self) -> list[list[str]]:
-        """All starts and ends: `start JOB MARK`, `end JOB MARK`."""
-        return [line.split() for line in (self.directory / "ledger").read_text().splitlines()]
+        self.began = 0.0
 
     async def open(self, stack: AsyncExitStack, daemons: int) -> None:
         """Start the daemons, each behind a wire of its own."""
+        forks = await stack.enter_async_context(processes(self.directory))
         for number in range(daemons):
             way = await stack.enter_async_context(wire(self.bus.port))
             if self._store is None:
                 store = ("store.kv.kind=jetstream", f"store.kv.url=nats://127.0.0.1:{way.port}")
             else:
                 store = ("store.kv.kind=redis", "store.kv.host=127.0.0.1", f"store.kv.port={self._store.port}")
-            place = Place(number, self.bus.kind, self.directory, (*FLAGS, *SWEEP, *store, *self.bus.flags(way.port)), way)
-            stack.push_async_callback(place.close)
+            place = Place(number, forks, self.bus.kind, self.directory, (*FLAGS, *SWEEP, *store, *self.bus.flags(way.port)), way)
             self.places.append(place)
         async with asyncio.TaskGroup() as tasks:
             for place in self.places:
@@ -60,7 +58,7 @@ class Run:
 
     async def go(self) -> None:
         """Let the schedule happen, and wait until all is calm."""
-        self._began = asyncio.get_running_loop().time()
+        self.began = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             for strike in self.plan.strikes:
                 tasks.create_task(self._strike(strike))
@@ -89,18 +87,27 @@ class Run:
     async def again(self, job: Planned) -> None:
         """Submit a job once more."""
         self.counts["submitted again"] += 1
-        await insistently(lambda: self.bus.submit(job.id, job.code, again=True, streams=job.streams))
+        await insistently(lambda: self.bus.submit(job.id, job.code, "again", streams=job.streams))
+
+    async def other(self, job: Planned) -> None:
+        """Submit another job under the id of one that has ended."""
+        while not recorded(await self.status(job.id)):
+            await asyncio.sleep(0.2)
+        self.counts["others submitted"] += 1
+        await insistently(lambda: self.bus.submit(job.id, f"{job.code} other", "other"))
 
     async def _at(self, at_s: float) -> None:
-        await asyncio.sleep(max(0.0, self._began + at_s - asyncio.get_running_loop().time()))
+        await asyncio.sleep(max(0.0, self.began + at_s - asyncio.get_running_loop().time()))
 
     async def _job(self, job: Planned) -> None:
         await self._at(job.at_s)
-        await insistently(lambda: self.bus.submit(job.id, job.code, again=False, streams=job.streams))
+        await insistently(lambda: self.bus.submit(job.id, job.code, "first", streams=job.streams))
         self.counts["jobs"] += 1
         async with asyncio.TaskGroup() as tasks:
             if job.again_s is not None:
                 tasks.create_task(self._later(job.again_s, lambda: self.again(job)))
+            if job.other_s is not None:
+                tasks.create_task(self._later(job.other_s, lambda: self.other(job)))
             if job.cancel_s is not None:
                 tasks.create_task(self._later(job.cancel_s, lambda: self._cancel(job.id)))
 
@@ -124,8 +131,8 @@ class Run:
             self.counts[strike.kind] += 1
             match strike.kind:
                 case "kill" | "kill-long":
-                    place.struck.add(place.name)
-                    await place.kill()
+                    with self.blows.at(strike.kind, place.name):
+                        await place.kill()
                     await asyncio.sleep(LONG_S if strike.kind == "kill-long" else SHORT_S)
                     await place.begin()
                 case "drain":
@@ -133,24 +140,23 @@ class Run:
                     assert code == 0, f"{place.name} was told to stop and ended with {code}"
                     await place.begin()
                 case "pause":
-                    place.struck.add(place.name)
-                    place.stop()
-                    await asyncio.sleep(LONG_S)
-                    place.go_on()
+                    with self.blows.at(strike.kind, place.name):
+                        place.stop()
+                        await asyncio.sleep(LONG_S)
+                        place.go_on()
                 case "cut" | "silence":
-                    if self._store is None:
-                        self._all_struck()
-                    (place.wire.cut if strike.kind == "cut" else place.wire.silence)()
-                    await asyncio.sleep(LONG_S)
-                    place.wire.mend()
+                    with self.blows.at(strike.kind, place.name, excuses=self._store is None):
+                        (place.wire.cut if strike.kind == "cut" else place.wire.silence)()
+                        await asyncio.sleep(LONG_S)
+                        place.wire.mend()
                 case "broker" | "broker-long":
-                    if self._store is None:
-                        self._all_struck()
-                    await self.bus.kill()
-                    await asyncio.sleep(LONG_S if strike.kind == "broker-long" else SHORT_S)
-                    await self.bus.start()
+                    with self.blows.at(strike.kind, excuses=self._store is None):
+                        await self.bus.kill()
+                        await asyncio.sleep(LONG_S if strike.kind == "broker-long" else SHORT_S)
+                        await self.bus.start()
                 case "store" | "store-pause":
-                    await self._store_away(strike)
+                    with self.blows.at(strike.kind):
+                        await self._store_away(strike)
                 case "slow":
                     self.bus.slow(True)
                     await asyncio.sleep(LONG_S)
@@ -159,7 +165,6 @@ class Run:
     async def _store_away(self, strike: Strike) -> None:
         assert self._store is not None
         assert self._store.process is not None
-        self._all_struck()
         if strike.kind == "store":
             await self._store.kill()
             await asyncio.sleep(LONG_S)
@@ -169,9 +174,10 @@ class Run:
             await asyncio.sleep(LONG_S)
             os.kill(self._store.process.pid, signal.SIGCONT)
 
-    def _all_struck(self) -> None:
-        for place in self.places:
-            place.struck.add(place.name)
+
+def recorded(answer: Result | str | None) -> bool:
+    """Whether it is a result that stands. One that the store did not take says so."""
+    return isinstance(answer, Result) and "could not be recorded" not in answer.reason
 
 
 async def insistently(act: Callable[[], Awaitable[T]]) -> T:

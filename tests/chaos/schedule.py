@@ -46,6 +46,8 @@ class Planned(Struct, frozen=True, kw_only=True):
     at_s: float
     again_s: float | None = None
     """When it is submitted again, after the first time."""
+    other_s: float | None = None
+    """When another job is submitted under its id, after the first time; not before it has ended."""
     cancel_s: float | None = None
     """When it is cancelled, after the first time."""
     streams: bool = False
@@ -63,9 +65,10 @@ class Schedule(Struct, frozen=True, kw_only=True):
 
 
 def schedule(seed: int, kinds: tuple[Kind, ...], jobs: int, daemons: int, length_s: float) -> Schedule:
-    """Every kind once, in any order and at any time."""
+    """Every kind once, in any order and at any time; the daemons in turn, as each takes one at a time."""
     chance = random.Random(seed)
-    strikes = [Strike(at_s=chance.uniform(0.5, length_s), kind=kind, daemon=chance.randrange(daemons)) for kind in kinds]
+    order = chance.sample(kinds, len(kinds))
+    strikes = [Strike(at_s=chance.uniform(0.5, length_s), kind=kind, daemon=number % daemons) for number, kind in enumerate(order)]
     planned = [_job(chance, f"s{seed}-{number}", length_s) for number in range(jobs)]
     return Schedule(
         seed=seed, strikes=tuple(sorted(strikes, key=lambda each: each.at_s)), jobs=tuple(sorted(planned, key=lambda each: each.at_s))
@@ -89,6 +92,7 @@ def _job(chance: random.Random, name: str, length_s: float) -> Planned:
         code=code,
         at_s=chance.uniform(0, length_s),
         again_s=chance.uniform(0.01, length_s / 2) if chance.random() < 0.12 else None,
+        other_s=chance.uniform(0.01, length_s / 2) if chance.random() < 0.06 else None,
         cancel_s=chance.expovariate(4) if chance.random() < 0.08 else None,
         streams=code.startswith("stream"),
     )
