@@ -175,6 +175,15 @@ def test_every_header_of_the_code_is_described_and_no_other(everything: Document
     assert theirs == known
 
 
+def test_tenants_of_the_shipped_accounts_may_send_all_that_is_described(everything: Document) -> None:
+    accounts = (ROOT / "deploy/nats/accounts.conf").read_text()
+    (tenant,) = re.findall(r"^ACME: \{\n  publish: \{\n(.*?)\n  \}", accounts, re.DOTALL | re.MULTILINE)
+    allowed = "|".join(re.escape(subject).replace(r"\*", "[^.]+").replace(">", ".+") for subject in re.findall(r'"([^"]+)"', tenant))
+    subjects = [everything.address(operation, tenant="acme") for operation in everything.operations("nats").values()]
+    assert [subject for subject in subjects if not re.fullmatch(allowed, subject)] == []
+    assert not re.fullmatch(allowed, "rd.v1.run.globex.py")
+
+
 class TestSettings:
     def test_names_are_those_of_the_settings(self) -> None:
         found = made(
