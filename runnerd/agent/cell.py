@@ -33,6 +33,7 @@ KILLED = struct.Struct("!cQQ")
 ENDED = struct.Struct("!ciQQ")
 WATCHED = struct.Struct("!cQQ")
 FDS = 3
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the sandbox's own
 INNER_ID = 65532
 """The one user and group id of a user namespace."""
 PRIORITY = -15
@@ -67,7 +68,7 @@ def start(options: Options, slot: int, control: socket.socket, groups: list[int]
     linux.set_dumpable(False)
     if options.level == POD:
         # All processes have one user id: what was there before the job is out of its reach by number.
-        ground = ground._replace(filter=seccomp.Filter(seccomp.build(allow_sockets=None, beyond=os.getpid())))
+        ground = ground._replace(filter=seccomp.Filter(seccomp.build(allow_sockets=None, allow_ipc=not options.nested, beyond=os.getpid())))
     Cell(options, slot, control, directories, watch, ground).serve()
 
 
@@ -154,7 +155,8 @@ class Directory:
 def _directories(options: Options, slot: int) -> list[Directory | Volume]:
     if options.level == POD:
         sizes = ((options.workspace(slot), options.workspace_bytes), (options.tmp(slot), options.tmp_bytes))
-        return [Volume(path, size, options.files_in_memory) for path, size in sizes]
+        volumes: list[Directory | Volume] = [Volume(path, size, options.files_in_memory) for path, size in sizes]
+        return [*volumes, Volume(SHARED_MEMORY, 0, in_memory=False)] if os.access(SHARED_MEMORY, os.W_OK) else volumes
     owner = options.uid_base + slot if os.getuid() == 0 and not options.namespaced else None
     mounted, reuse = options.namespaced, options.level == STRONG
     directories: list[Directory | Volume] = [
@@ -162,7 +164,7 @@ def _directories(options: Options, slot: int) -> list[Directory | Volume]:
         Directory(options.tmp(slot), options.tmp_bytes, options.tmp_inodes, mounted, owner, reuse),
     ]
     if mounted:
-        directories.append(Directory("/dev/shm", options.shm_bytes, 4096, mounted, owner, reuse))  # noqa: S108
+        directories.append(Directory(SHARED_MEMORY, options.shm_bytes, 4096, mounted, owner, reuse))
     return directories
 
 

@@ -37,7 +37,7 @@ _RULE_PATH_BENEATH = 1
 _LOG_NOTHING = 1 | 4
 """Neither this program's refusals nor those of domains below: a hostile job would fill the audit log."""
 
-_ABI_SCOPES, _ABI_LOG = 6, 7
+ABI_SCOPES, _ABI_LOG = 6, 7
 
 
 def abi() -> int:
@@ -85,7 +85,7 @@ class Ruleset(NamedTuple):
     @classmethod
     def _create(cls, version: int, files: int, net: int, scopes: int) -> Ruleset:
         attr = struct.pack("QQQ", files, net, scopes)
-        size = 24 if version >= _ABI_SCOPES else 16 if version >= 4 else 8
+        size = 24 if version >= ABI_SCOPES else 16 if version >= 4 else 8
         fd = linux.syscall("landlock_create_ruleset", attr, size, 0)
         return cls(fd, _LOG_NOTHING if version >= _ABI_LOG else 0)
 
@@ -131,7 +131,7 @@ def scope_signals() -> None:
     from here and nothing else. A process that must not signal its parent enters a domain of its own below this one.
     """
     version = abi()
-    if version < _ABI_SCOPES:
+    if version < ABI_SCOPES:
         raise OSError(errno.EOPNOTSUPP, f"landlock: ABI {version} has no scopes")
     ruleset = Ruleset.of_signals(version)
     try:

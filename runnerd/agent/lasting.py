@@ -1,4 +1,6 @@
-"""A job after which its sandbox stands ready for the next one of its session: its files stay, and its interpreter where it can.
+"""A job after which its sandbox stands ready for another: empty, for one of the same tenant; or for the next one of its session.
+
+For that, its files stay, and its interpreter where it can.
 
 An interpreter that lives on is stopped as soon as its program has ended, provided that nothing else is left in the cell. Then
 another child collects the files; and with the next job it goes on.
@@ -29,6 +31,19 @@ class Remains:
         """Those that the job has removed."""
         self.asleep = False
         """Whether its interpreter waits for another program."""
+
+
+class NestedRun(Run):
+    """A job after which nothing of it is left, and the next of its tenant can come where the cell has not been lost."""
+
+    kept = False
+
+    def _finish(self, lost: bool = False) -> None:
+        self.kept = self.kept or (not lost and not self._over)
+        super()._finish(lost)
+
+    def _last_words(self) -> Header:
+        return {**super()._last_words(), "kept": self.kept}
 
 
 class LastingRun(Run):
@@ -67,8 +82,8 @@ class LastingRun(Run):
         if not self._waking:
             super()._next_stage()
             return
-        if not self._slot.wake():
-            self._give_up("its interpreter has ended")
+        if self._keeping is None or not self._slot.wake():
+            self._give_up("its interpreter has ended, or the job is for none")
             return
         self._stage = stage = self._stages.pop(0)
         if self._slot.group is not None:

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .frames import FrameError, Header, Unpacker, pack
-from .lasting import LastingRun, Remains
+from .lasting import LastingRun, NestedRun, Remains
 from .loop import Channel, Loop
 from .run import Run
 from .slot import Slot
@@ -16,8 +16,8 @@ from .slot import Slot
 if TYPE_CHECKING:
     from .server import Server
 
-SESSION = "session"
-"""What a job asks to be kept: all that its session's next one can use."""
+SESSION, TENANT = "session", "tenant"
+"""For whom a job asks the sandbox to be kept: its session, with all that the next job can use; its tenant, with nothing in it."""
 HELD = ("loaded", "started", "output", "ended", "taken", "state", "file", "skipped")
 """Frames that may wait for the next one."""
 PENDING_FRAMES = 64
@@ -27,8 +27,8 @@ PENDING_FRAMES = 64
 class Lease:
     """A connection of the executor. It gets a slot, says so, takes one job and ends.
 
-    A job may ask that what it leaves is kept (`keep`): where that could be done, `done` says so, and the next job of its session
-    can come on the same connection.
+    A job may ask that its sandbox is kept (`keep`): where that could be done, `done` says so, and the next job of its session,
+    or its tenant, can come on the same connection.
     """
 
     def __init__(self, loop: Loop, server: Server, sock: socket.socket) -> None:
@@ -40,7 +40,9 @@ class Lease:
         self._run: Run | None = None
         self._request: Header | None = None
         self._remains: Remains | None = None
-        """What the last job has left standing; with it, the slot waits for the next one."""
+        """What the last job has left standing for the next one of its session."""
+        self._serves = False
+        """Whether it has served a job, and is kept for others."""
         self._asked = 0.0
         self._made_wait = False
         self._over = False
@@ -94,7 +96,7 @@ class Lease:
             raise ValueError("a lease takes one job, once it is ready")
         self._request = request
         self._asked = time.monotonic()
-        if self._remains is not None:
+        if self._serves:
             if slot.tenant != request["tenant"]:
                 raise ValueError("what is kept is another tenant's")
             if isinstance(slot.user, _Keeping) and slot.user.ready:
@@ -110,7 +112,8 @@ class Lease:
         if request.get("keep") == SESSION:
             run: Run = LastingRun(self._loop, self._server.options, slot, request, self, self._asked, self._remains)
         else:
-            run = Run(self._loop, self._server.options, slot, request, self, self._asked)
+            nested = request.get("keep") == TENANT and self._server.nests
+            run = (NestedRun if nested else Run)(self._loop, self._server.options, slot, request, self, self._asked)
         self._run = slot.user = run
         self._server.count_job()
         run.start()
@@ -172,12 +175,18 @@ class Lease:
     def _kept(self) -> bool:
         """Keep what the job has left, where it has; returns whether."""
         run, slot = self._run, self._slot
-        if slot is None or not isinstance(run, LastingRun) or run.remains is None:
+        if slot is None:
             return False
-        self._remains, self._run, self._request = run.remains, None, None
+        if isinstance(run, LastingRun):
+            self._remains, self._serves = run.remains, run.remains is not None
+        else:
+            self._serves = isinstance(run, NestedRun) and run.kept
+        if not self._serves:
+            return False
+        self._run = self._request = None
         self._pending.clear()
         self._channel.pause(False)
-        slot.user = _Keeping(self, slot, self._remains.asleep)
+        slot.user = _Keeping(self, slot, self._remains)
         return True
 
     def _closed(self) -> None:
@@ -190,7 +199,7 @@ class Lease:
         elif slot is not None:
             self._slot = None
             slot.user = None
-            if self._remains is not None:
+            if self._serves:
                 renew(slot)
             else:
                 self._server.idle(slot)
@@ -206,12 +215,16 @@ def renew(slot: Slot) -> None:
 
 
 class _Keeping:  # its methods are those of slot.Tenant
-    """A slot's user between two jobs of a session: unless an interpreter sleeps, it has a child forked in what the last one left."""
+    """A slot's user between two jobs of a session or tenant.
 
-    def __init__(self, lease: Lease, slot: Slot, asleep: bool) -> None:
+    It has a child forked in what the last one left, unless an interpreter sleeps there; or, where nothing remains, when all is renewed.
+    """
+
+    def __init__(self, lease: Lease, slot: Slot, remains: Remains | None) -> None:
         self._lease = lease
         self._slot = slot
-        self._asleep = asleep
+        self._renew = remains is None
+        self._asleep = remains is not None and remains.asleep
         self._forked = False
         if slot.child_over:
             self._go_on()
@@ -224,7 +237,7 @@ class _Keeping:  # its methods are those of slot.Tenant
     def _go_on(self) -> None:
         if not self._asleep:
             self._forked = True
-            self._slot.fork(renew=False)
+            self._slot.fork(renew=self._renew)
 
     def child_ready(self) -> None:
         """The next child waits for its request."""

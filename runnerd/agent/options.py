@@ -11,7 +11,7 @@ USERNS = "userns"
 LANDLOCK = "landlock"
 PROCESS = "process"
 POD = "pod"
-"""The container is the boundary, and the agent is alone in it: one job, then everything ends."""
+"""The container is the boundary, and the agent is alone in it: everything ends with its one lease."""
 NAMESPACED = (STRONG, USERNS)
 """Levels with namespaces and a root file system of their own."""
 
@@ -48,6 +48,8 @@ class Options:
     """TCP port to listen on, at level `pod`."""
     proof: str = ""
     """SHA-256, in hex, of the secret that a connection has to tell, at level `pod`. Of no use to whoever reads it."""
+    nested: bool = False
+    """Whether jobs of one tenant may come one after the other, at level `pod`: then none has IPC objects, which would outlive it."""
     unclaimed_s: float = 300.0
     """The agent of a pod ends where nobody has taken its lease for so long: whoever made the pod is gone."""
     python: str = ""

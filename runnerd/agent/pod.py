@@ -1,5 +1,8 @@
 """The agent of a pod: PID 1 of its container. It listens on a port, takes one lease in its life, and ends with it.
 
+The lease is for one job, unless that asks for the sandbox to be kept: see lease.py. Of a tenant's jobs one after the other each is
+confined by itself, as the only one would be; none is taken where Landlock can't keep it from all that outlives it (ABI 6).
+
 A connection has to prove itself before it is a lease. The agent knows only the SHA-256 of the pod's secret, so there is nothing
 in the pod, not even in the agent's memory, that a job could find and use before the one connection was made; and the agent
 proves that it knows that hash, which nobody does who only got the pod's address.
@@ -20,7 +23,7 @@ import socket
 import sys
 from typing import Any
 
-from . import linux
+from . import landlock, linux
 from .frames import FrameError, Header, Unpacker, pack
 from .lease import Lease
 from .options import Options
@@ -92,10 +95,12 @@ class PodServer(Server):
         self._visitors = 0
         self._podgroup = PodGroup()
         super().__init__(options.changed(proof=""))
+        self.nests = options.nested and landlock.abi() >= landlock.ABI_SCOPES
         self.loop.call_after(options.unclaimed_s, self._unclaimed)
 
     def _listen(self) -> None:
         """The master is ready: have the cell made, and answer those who call."""
+        self.description["nests"] = self.nests
         self._add_slot()
         self._listener.setblocking(False)
         self.loop.watch(self._listener.fileno(), lambda _: self._accept(self._listener))

@@ -154,4 +154,3 @@ def _flushed(code: int) -> int:
         except (OSError, ValueError, AttributeError):  # closed, replaced, or its reader gone
             code = code or 120
     return code
-

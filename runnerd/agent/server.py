@@ -114,6 +114,8 @@ class Server:
         self._master = Master(self.loop, options, self)
         self._next_master: Master | None = None
         self.description: dict[str, Any] = {}
+        self.nests = False
+        """Whether it can serve one job of a tenant after another in the same sandbox, each in a place of its own there."""
 
     def run(self) -> None:
         """Serve until SIGTERM, or until whoever started us is gone."""

@@ -1,8 +1,11 @@
-"""A writable directory that a pod brings for its one job: empty when the pod starts, gone when it ends."""
+"""A writable directory that a pod brings for its jobs: empty when the pod starts, gone when it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+
+from . import tree
 
 
 class Volume:
@@ -42,5 +45,10 @@ class Volume:
         return found
 
     def renew(self) -> bool:
-        """Nothing: there is no second job."""
+        """Make it as it was before any job. It is the same directory still. Raises OSError."""
+        tree.empty(self.path)
+        for name in os.listxattr(self.path):
+            with contextlib.suppress(PermissionError):  # whoever may not remove it has not set it
+                os.removexattr(self.path, name)
+        self._before += self.used_bytes()
         return False

@@ -53,7 +53,7 @@ class Asked:
         if stateful(language, workspace):
             on_error = workspace.state_on_error
             self.header["state"] = {"load": self._state is not None, "most": workspace.state_bytes, "on_error": on_error}
-            if workspace.state_stays and self._state is not None:
+            if present is None and workspace.state_stays and self._state is not None:
                 self.header["state"]["stays"] = True
 
     def _add_to(self, present: Present, own: set[str]) -> None:

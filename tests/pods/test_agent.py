@@ -33,6 +33,7 @@ mkdir -p /mnt/data
 mount -t tmpfs -o mode=1777 tmpfs /mnt/data
 cp -r "$1" /mnt/agent
 mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t proc proc /proc
 cd /
 exec setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \

@@ -175,6 +175,7 @@ def options(wanted: Wanted, settings: PodSettings) -> Options:
         tmp_bytes=settings.tmp_bytes,
         port=settings.port,
         proof=wanted.proof,
+        nested=wanted.language.reuse == "tenant",
         unclaimed_s=settings.unclaimed_s,
         state_s=settings.state_s,
         python="python3" if warm else "",
