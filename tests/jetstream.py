@@ -18,7 +18,7 @@ from runnerd_plugins.stores.memory import Memory
 
 from fake_executor import FakeExecutor, a_language
 from nats_fixture import NatsServer, nats_client, nats_server
-from runnerd import Job, KeyValues, Result, decode_result, encode
+from runnerd import Ingress, Job, KeyValues, Result, decode_result, encode
 from runnerd.config import load_config
 from runnerd.daemon import Daemon, open_daemon
 from runnerd.plugins import find_plugins
@@ -43,7 +43,7 @@ class Store(Memory, tag="given", frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def a_daemon(
-    nats: Nats,
+    ingress: Ingress,
     state: Path,
     flags: tuple[str, ...],
     executor: FakeExecutor,
@@ -57,7 +57,7 @@ async def a_daemon(
     flags = (f"state_dir={state}", "pool.enabled=no", "store.blob.kind=memory", *flags)
     settings = load_config(plugins, flags=flags, environ={}, directory=state.parent).settings
     store = settings.store if kv is None else msgspec.structs.replace(settings.store, kv=Store(kv=kv))
-    settings = msgspec.structs.replace(settings, ingress={"nats": nats}, store=store)
+    settings = msgspec.structs.replace(settings, ingress={str(ingress.__struct_config__.tag): ingress}, store=store)
 
     @asynccontextmanager
     async def given(*_: Any) -> AsyncIterator[FakeExecutor]:
