@@ -8,6 +8,7 @@ import typer
 from . import __version__
 from .commands.asyncapi import asyncapi
 from .commands.bus import bus
+from .commands.cancel import cancel
 from .commands.check import check
 from .commands.config import config
 from .commands.demo import demo
@@ -15,10 +16,13 @@ from .commands.dlq import dlq
 from .commands.languages import languages
 from .commands.plugins import plugins
 from .commands.pools import pools
+from .commands.result import result
 from .commands.run import run
 from .commands.serve import serve
 from .commands.sessions import sessions
 from .commands.store import store
+from .commands.submit import submit
+from .commands.tail import tail
 from .errors import ConfigError, RunnerdError
 
 app = typer.Typer(
@@ -31,6 +35,10 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(run)
+app.command()(submit)
+app.command()(result)
+app.command()(cancel)
+app.command()(tail)
 app.command()(languages)
 app.command()(demo)
 app.command()(plugins)

@@ -6,53 +6,20 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
+from command import Ended, runnerd, started
 from nats_fixture import nats_server, wait_until
 from nats_ingress import Bench, bench
 from runnerd import File, Result, decode_job
 from runnerd.plugins import find_plugins
 
 PLUGINS = find_plugins()
-
-
-class Ended(msgspec.Struct):
-    code: int
-    out: str
-    err: str
-
-
-async def runnerd(*args: str, stdin: bytes = b"", **env: str) -> Ended:
-    process = await started(*args, **env)
-    out, err = await asyncio.wait_for(process.communicate(stdin), 120)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
-async def started(
-    *args: str, stdout: int = asyncio.subprocess.PIPE, cwd: Path | None = None, session: bool = False, **env: str
-) -> asyncio.subprocess.Process:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNERD_", "NATS_"))}
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "runnerd",
-        *args,
-        stdin=pipe,
-        stdout=stdout,
-        stderr=pipe,
-        env={**clean, **env},
-        cwd=cwd,
-        start_new_session=session,
-    )
 
 
 @pytest.fixture

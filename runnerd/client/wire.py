@@ -187,9 +187,14 @@ async def open_wire(url: str, access: Access, prefix: str, patience: Patience) -
     client = NatsClient()
     wire = Wire(client, _PASSWORD.sub("//", url), prefix, patience)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(_close, client)
         await _connect(client, wire, url, patience.connect_s, access.given())
         yield wire
+
+
+async def _close(client: NatsClient) -> None:
+    with suppress(nats.errors.Error, OSError):  # the connection was lost before
+        await client.close()
 
 
 async def _connect(client: NatsClient, wire: Wire, url: str, connect_s: float, given: dict[str, Any]) -> None:

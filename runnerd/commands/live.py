@@ -21,9 +21,13 @@ class Closed(Exception):
 
 
 class Live:
-    """The output of one job. What was written is always the beginning of the whole, whatever was lost on the way."""
+    """The output of one job. What was written is always the beginning of the whole, whatever was lost on the way.
 
-    def __init__(self) -> None:
+    Not so with `missed`, for a job that is looked at in its middle: this line stands for what is missing, and more is shown behind it.
+    """
+
+    def __init__(self, missed: str = "") -> None:
+        self._missed = missed
         self._begin(1)
 
     def _begin(self, start: int) -> None:
@@ -46,15 +50,18 @@ class Live:
     async def _output(self, event: Output) -> None:
         stream = (event.stage, event.stream)
         if event.seq not in (1, self._seq.get(stream, 0) + 1):
+            if self._missed and not self._gap:
+                await _write(2, f"runnerd: {self._missed}\n".encode())
             self._gap.add(stream)
         self._seq[stream] = event.seq
-        if stream not in self._gap:
+        if self._missed or stream not in self._gap:
             await self._put(stream, event.content)
 
     async def _rest(self, result: Result) -> None:
         """Write what did not come while the job ran."""
         for stream, content in _contents(result).items():
-            await self._put(stream, content[self._written.get(stream, 0) :])
+            if not (self._missed and stream in self._gap):
+                await self._put(stream, content[self._written.get(stream, 0) :])
 
     async def _put(self, stream: Stream, content: bytes) -> None:
         # a compiler's words are no output of the program

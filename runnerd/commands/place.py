@@ -3,35 +3,18 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import msgspec
 import typer
 from msgspec import Struct
 
-from ..client import URL, Client, connect
+from ..client import Client, connect
 from ..config import Config, load_config
 from ..errors import IngressError, RunnerdError, Saturated
 from ..plugins import Plugins
+from .access import Place
 
 _OWN_LISTEN = "127.0.0.1:0"
-
-
-class Place(Struct, frozen=True, kw_only=True):
-    """A NATS server, and how to speak to the daemons there. The fields' names are those of `[ingress.nats]`."""
-
-    url: str = ""
-    listen: str = URL.removeprefix("nats://")
-    user: str = ""
-    password: str = ""
-    token: str = ""
-    creds_file: str = ""
-    prefix: str = "rd.v1"
-
-    @property
-    def address(self) -> str:
-        """The server's URL: the one that is configured, else that of an embedded server."""
-        return self.url or f"nats://{self.listen}"
 
 
 def place_of(config: Config) -> Place:
@@ -59,13 +42,13 @@ async def client_at(place: Place, tenant: str, setup: Setup) -> AsyncIterator[Cl
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         try:
-            client = await enter(_client(place, tenant))
+            client = await enter(connect(tenant=tenant, **place.access()))
         except IngressError as error:
             if place.url:
                 raise IngressError(f"{error}: start a daemon there with `runnerd serve`, or name another server") from None
             typer.echo(f"runnerd: nothing runs at {place.address}: this job gets a daemon of its own", err=True)
             place = await enter(_own_daemon(place, setup))
-            client = await enter(_client(place, tenant))
+            client = await enter(connect(tenant=tenant, **place.access()))
         try:
             await client.languages()
         except Saturated:
@@ -73,18 +56,6 @@ async def client_at(place: Place, tenant: str, setup: Setup) -> AsyncIterator[Cl
                 f"{place.address}: a NATS server is there, but no daemon of runnerd: start one with `runnerd serve`"
             ) from None
         yield client
-
-
-def _client(place: Place, tenant: str) -> Any:
-    return connect(
-        place.address,
-        tenant=tenant,
-        prefix=place.prefix,
-        user=place.user,
-        password=place.password,
-        token=place.token,
-        creds_file=place.creds_file,
-    )
 
 
 @asynccontextmanager

@@ -1,9 +1,13 @@
-"""What `runnerd run` is to run: the files and options of the command line, as a Job."""
+"""What `runnerd run` and `submit` are to run: the files and options of the command line, as a Job."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ..errors import RunnerdError
 from ..job import File, Job, Limits, new_id
@@ -15,6 +19,8 @@ MOST_BYTES = 64 << 20
 DEFAULT = "py"
 """Language of a program on standard input that doesn't say otherwise."""
 
+_BYTES = re.compile(r"(\d{1,15})([KMG]?)(?:iB|B)?", re.IGNORECASE)
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 _SHEBANG = re.compile(r"#!\s*(?:\S*/env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z+]+)")
 
 
@@ -26,7 +32,10 @@ def read_job(
     lang: str = "",
     stdin: str = "",
     inputs: Iterable[str] = (),
+    env: Iterable[str] = (),
+    limits: Iterable[str] = (),
     timeout_s: float | None = None,
+    queue_ttl_s: float | None = None,
     job_id: str = "",
     tenant: str = "",
 ) -> Job:
@@ -42,7 +51,9 @@ def read_job(
         files=tuple(_input(given) for given in inputs),
         args=tuple(args),
         stdin_bytes=_read(stdin) if stdin else None,
-        limits=Limits(wall_s=timeout_s),
+        env=dict(map(_variable, env)),
+        limits=_limits(limits, timeout_s),
+        queue_ttl_s=queue_ttl_s,
     )
 
 
@@ -71,6 +82,39 @@ def _input(given: str) -> File:
     if not equals:
         name, path = Path(given).name, given
     return File(name=check_name(name, f"--file {given}"), data=_read(str(Path(path).expanduser())))
+
+
+def _variable(given: str) -> tuple[str, str]:
+    """A variable from NAME=VALUE, or from NAME as it is in our own environment."""
+    name, equals, value = given.partition("=")
+    if not equals and name not in os.environ:
+        raise RunnerdError(f"--env {given}: is not set here: write {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+def _limits(given: Iterable[str], timeout_s: float | None) -> Limits:
+    """Limits from NAME=VALUE each, under the names that they have in a job. Bytes may be written as 64K, 64M, 1G."""
+    limits: dict[str, Any] = {} if timeout_s is None else {"wall_s": timeout_s}
+    for each in given:
+        name, _, text = each.partition("=")
+        if name not in Limits.__struct_fields__:
+            raise RunnerdError(f"--limit {each}: write NAME=VALUE, with one of the names {', '.join(Limits.__struct_fields__)}")
+        if name in limits:
+            twice = "--timeout says it too" if name == "wall_s" and timeout_s is not None else "is there twice"
+            raise RunnerdError(f"--limit {each}: {twice}: give one of them")
+        limits[name] = _number(text) if name.endswith("_bytes") else text
+        try:
+            msgspec.convert(limits, Limits, strict=False)
+        except msgspec.ValidationError:
+            numbers = "bytes, such as 1048576 or 64M" if name.endswith("_bytes") else "a number above 0"
+            raise RunnerdError(f"--limit {each}: write {numbers}") from None
+    return msgspec.convert(limits, Limits, strict=False)
+
+
+def _number(text: str) -> str:
+    """A number of bytes without its unit."""
+    found = _BYTES.fullmatch(text)
+    return str(int(found[1]) << _UNITS[found[2].upper()]) if found else text
 
 
 def _read(path: str) -> bytes:
