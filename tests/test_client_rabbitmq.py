@@ -68,7 +68,7 @@ async def test_a_job_can_be_cancelled(rabbitmq: Broker) -> None:
 async def test_what_is_missing_is_told(rabbitmq: Broker, unused_tcp_port: int) -> None:
     impatient = Patience(answer_s=5.0, refused_s=0.1, pause_s=0.02)
     async with rabbitmq.vhost() as vhost, connect_rabbitmq(rabbitmq.url(vhost), patience=impatient) as client:
-        with pytest.raises(IngressError, match=r"no exchange 'rd\.jobs'"):
+        with pytest.raises(Saturated, match=r"no exchange 'rd\.jobs' .* `runnerd bus init`"):
             await client.run(Job(lang="py", code="echo hi"))
     with pytest.raises(IngressError, match="no connection") as caught:
         async with connect_rabbitmq(f"amqp://user:secret@127.0.0.1:{unused_tcp_port}"):

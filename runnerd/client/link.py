@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from ..errors import IngressError, Saturated
 from .bus import Lost
@@ -131,11 +131,13 @@ class Links:
             raise Saturated(f"the queue of {key} is full") from None
         except Lost:
             raise
+        except ChannelNotFoundEntity as error:
+            raise _missing(error) from None
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for a connection that goes away
             raise Lost(f"RabbitMQ did not take {key}: {said(error)}") from None
 
     async def listen(self, row: Row, exchange: str, key: str) -> tuple[Link, AbstractQueue]:
-        """Have what comes to an exchange under a key put into a row, from now on, by a queue of its own. Raises Lost."""
+        """Have what comes to an exchange under a key put into a row, from now on, by a queue of its own. Raises Lost, Saturated."""
         link = await self.link()
 
         async def receive(message: AbstractIncomingMessage) -> None:
@@ -147,7 +149,9 @@ class Links:
             await steady(queue.consume(receive, no_ack=True))
         except Lost:
             raise
-        except Exception as error:  # noqa: BLE001 - the library raises what it likes for what is missing or goes away
+        except ChannelNotFoundEntity as error:
+            raise _missing(error) from None
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes for a connection that goes away
             raise Lost(f"can't listen to the exchange {exchange}: {said(error)}") from None
         return link, queue
 
@@ -192,6 +196,10 @@ async def steady(act: Awaitable[T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise Lost("the connection to RabbitMQ was lost") from None
+
+
+def _missing(error: ChannelNotFoundEntity) -> Saturated:
+    return Saturated(f"{said(error).removeprefix('NOT_FOUND - ')}: `runnerd bus init` makes it")
 
 
 def said(error: BaseException) -> str:
