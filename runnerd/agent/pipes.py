@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from .clock import Clock
 from .frames import Header
-from .loop import Loop, Outbox
+from .loop import Loop, Outbox, Timer
 
 STDIN, CALLS, ANSWERS = 0, 8, 9
 """Their descriptors in the program: any shell can name those of one digit, and nothing else that is open is in their way."""
@@ -34,6 +35,7 @@ class Pipes:
     """The agent's ends of the pipes of one job, and the program's own until it has them."""
 
     def __init__(self, loop: Loop, request: Header, listener: PipeListener) -> None:
+        self._loop = loop
         self.stdin: Outbox | None = None
         self.calls: Calls | None = None
         self.theirs: dict[int, int] = {}
@@ -63,6 +65,14 @@ class Pipes:
                 self.stdin.write(body)
             else:
                 self.stdin.close_when_empty()
+
+    def clock(self, wall_s: float, over: Callable[[], None], ahead: Callable[[], None]) -> Timer | Clock:
+        """The time of the program, which begins: `over` is called at its end. `ahead` is called before each call of a tool."""
+        if self.calls is None:
+            return self._loop.call_after(wall_s, over)
+        clock = Clock(self._loop, wall_s, self.calls.wait_s, over)
+        self.calls.on_wait, self.calls.ahead = clock.waits, ahead
+        return clock
 
     def drop_theirs(self) -> None:
         """The program has them."""

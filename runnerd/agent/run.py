@@ -12,7 +12,7 @@ from .gathering import Gathering, GatheringListener
 from .keeping import Keeping
 from .loop import Loop, Timer
 from .options import Options
-from .pipes import Calls, PipeListener, Pipes
+from .pipes import PipeListener, Pipes
 from .slot import Slot
 
 FLOOD = 64
@@ -276,11 +276,10 @@ class Run:
         """The program runs from now on."""
         self._started = time.monotonic()
         stage = self._stage
-        if self._stages or self.pipes.calls is None:
+        if self._stages:
             self._deadline = self._loop.call_after(stage["wall_s"], lambda: self.end("timeout"))
         else:
-            self._deadline = self._clock(stage["wall_s"], self.pipes.calls)
-        if not self._stages:
+            self._deadline = self.pipes.clock(stage["wall_s"], lambda: self.end("timeout"), self._slot.catch_up)
             self.pipes.drop_theirs()
         self._emit({"type": "started", "stage": stage["name"], "after_ms": (self._started - self._asked) * 1e3})
 
@@ -301,12 +300,6 @@ class Run:
             "written": self._written,
         }
         self._emit({**ended, **self._slot.cost(cpu_ns, memory)})
-
-    def _clock(self, wall_s: float, calls: Calls) -> Clock:
-        """The time of a program that calls tools."""
-        clock = Clock(self._loop, wall_s, calls.wait_s, lambda: self.end("timeout"))
-        calls.on_wait, calls.ahead = clock.waits, self._slot.catch_up
-        return clock
 
     def _kill(self) -> None:
         if self._deadline is not None:

@@ -88,7 +88,7 @@ async def called(tool: Tool, call: ToolCall) -> tuple[bytes, bool]:
         return msgspec.json.encode(await tool(**arguments)), False
     except ToolError as error:
         return str(error).encode(errors="replace"), True
-    except Exception as error:
+    except Exception as error:  # the submitter's own function: its log says how it failed, and the program that it did
         log.exception("tool %s failed for job %s", call.name, call.id)
         return f"the tool failed with {type(error).__name__}".encode(), True
 

@@ -19,5 +19,17 @@ from .hosting import hosted
 from .ingress import Caller, IngressContract
 from .keyvalues import KeyValuesContract
 from .language import LanguageContract, Programs
+from .talking import TalkContract, Talker
 
-__all__ = ["BlobsContract", "Caller", "FakeServices", "IngressContract", "KeyValuesContract", "LanguageContract", "Programs", "hosted"]
+__all__ = [
+    "BlobsContract",
+    "Caller",
+    "FakeServices",
+    "IngressContract",
+    "KeyValuesContract",
+    "LanguageContract",
+    "Programs",
+    "TalkContract",
+    "Talker",
+    "hosted",
+]

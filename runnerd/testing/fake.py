@@ -25,7 +25,7 @@ class _Calls:
     """The one call of a job."""
 
     def __init__(self, job: Job) -> None:
-        self.tools = Tools(job, ToolSettings())
+        self.tools = Tools(job, ToolSettings(bytes=100_000))
         self.answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._name = (job.code or "").partition(" ")[2]
         self.tools.open(lambda line: self.answered.set_result(line.decode()))
@@ -79,6 +79,11 @@ class FakeServices:
         self._results: dict[tuple[str, str], Result] = {}
         self._inputs: dict[tuple[str, str], Stdin] = {}
         self._calls: dict[tuple[str, str], _Calls] = {}
+
+    @property
+    def reading(self) -> int:
+        """Jobs that take standard input."""
+        return len(self._inputs)
 
     def release(self) -> None:
         """Let all jobs that wait go on."""

@@ -152,13 +152,13 @@ class IngressContract:
         async with self.serve(place) as (services, address), asyncio.TaskGroup() as tasks:
             async with self.caller(address) as gone:
                 waiting = tasks.create_task(gone.submit(_job("wait")))
-                await _until(lambda: services.waiting, "the job runs")
+                await until(lambda: services.waiting, "the job runs")
                 waiting.cancel()
                 await asyncio.wait([waiting])
             async with self.caller(address) as caller:
                 assert (await caller.submit(_job("echo next"))).stdout == "next\n"
                 services.release()
-                await _until(lambda: not services.waiting, "the job is over")
+                await until(lambda: not services.waiting, "the job is over")
                 assert (await caller.submit(_job("echo and next"))).stdout == "and next\n"
 
     async def test_stopping_finishes_what_is_in_hand_and_takes_no_more(self, place: tuple[str, int]) -> None:
@@ -177,9 +177,9 @@ class IngressContract:
             serving = tasks.create_task(daemon())
             async with self.caller(await opened) as caller:
                 waiting = tasks.create_task(caller.submit(_job("wait")))
-                await _until(lambda: services.waiting, "the job runs")
+                await until(lambda: services.waiting, "the job runs")
                 stop.set()
-                await _until(services.draining, "the daemon stops")
+                await until(services.draining, "the daemon stops")
                 late = None
                 if not self.durable:
                     with suppress(Exception):  # refused in any way that the protocol has
@@ -248,15 +248,16 @@ class IngressContract:
         """No task and no socket is there after the block that was not there before."""
         tasks, sockets = asyncio.all_tasks(), _sockets()
         yield
-        await _until(lambda: not (asyncio.all_tasks() - tasks), lambda: f"tasks are left: {asyncio.all_tasks() - tasks}")
-        await _until(lambda: not (_sockets() - sockets), lambda: f"sockets are left: {_sockets() - sockets}")
+        await until(lambda: not (asyncio.all_tasks() - tasks), lambda: f"tasks are left: {asyncio.all_tasks() - tasks}")
+        await until(lambda: not (_sockets() - sockets), lambda: f"sockets are left: {_sockets() - sockets}")
 
 
 def _job(code: str, **fields: Any) -> Job:
     return Job(**{"id": new_id(), "lang": "py", "code": code, **fields})
 
 
-async def _until(condition: Callable[[], Any], what: str | Callable[[], str]) -> None:
+async def until(condition: Callable[[], Any], what: str | Callable[[], str]) -> None:
+    """Wait for a condition; fails with what it waited for."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 - nobody tells when a socket or a task is gone

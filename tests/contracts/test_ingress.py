@@ -1,11 +1,13 @@
 """The contract of an ingress, kept by each of the bundled ones."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
@@ -14,19 +16,52 @@ from runnerd_plugins.ingress.nats.jetstream.settings import JetStream
 from runnerd_plugins.ingress.rabbitmq import RabbitMq
 
 from http_services import KEY, http
-from nats_fixture import nats_client, nats_server
+from nats_fixture import nats_client, nats_server, wait_until
 from rabbitmq_bench import Client as RabbitMqClient
 from rabbitmq_bench import client as rabbitmq_client
 from rabbitmq_fixture import Broker
-from runnerd import Ingress, Job, Result, RunnerdError, Saturated, decode_result, encode
-from runnerd.testing import IngressContract
+from runnerd import Conflict, Event, Ingress, Job, OverLimit, Rejected, Result, RunnerdError, Saturated, decode_event, decode_result, encode
+from runnerd.testing import IngressContract, TalkContract
+
+REFUSED = {400: Rejected, 409: Conflict, 413: OverLimit}
+PATIENCE_S = 60
 
 
-class NatsCaller:
-    """Requests on the run subject of a tenant."""
+def body_of(job: Job) -> bytes:
+    return encode(Job(code=job.code, args=job.args, stdin=job.stdin, interactive=job.interactive, tools=job.tools))
+
+
+class NatsTalker:
+    """Requests on the subjects of a job."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    async def feed(self, job_id: str, data: bytes, *, end: bool = False) -> None:
+        await self._say(f"stdin.acme.{job_id}", data, {"Rd-Eof": "1"} if end else {})
+
+    async def answer(self, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        await self._say(f"tool.acme.{job_id}.{call}", answer, {"Rd-Failed": "1"} if failed else {})
+
+    async def _say(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        answer = await self._client.request(f"rd.v1.{subject}", body, timeout=PATIENCE_S, headers=headers or None)
+        code = (answer.headers or {}).get("Nats-Service-Error-Code")
+        if code is not None:
+            raise REFUSED[int(code)](answer.data.decode())
+
+
+class NatsCaller(NatsTalker):
+    """Requests on the run subject of a tenant."""
+
+    async def talk(self, job: Job) -> AsyncGenerator[Event]:
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox)
+        await self._client.publish(f"rd.v1.run.acme.{job.lang}", body_of(job), reply=inbox, headers={"Rd-Job-Id": job.id})
+        event = None
+        while not isinstance(event, Result):
+            msg = await answers.next_msg(timeout=PATIENCE_S)
+            event = decode_event(msg.data)
+            yield event
 
     async def submit(self, job: Job) -> Result:
         body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
@@ -50,7 +85,7 @@ class NatsCaller:
         raise Saturated(headers["Nats-Service-Error"]) if code == "503" else RunnerdError(msg.data.decode())
 
 
-class TestNats(IngressContract):
+class TestNats(TalkContract):
     """Core requests."""
 
     @pytest.fixture
@@ -67,11 +102,16 @@ class TestNats(IngressContract):
             yield NatsCaller(client)
 
 
-class JetStreamCaller:
+class JetStreamCaller(NatsTalker):
     """Messages in the stream of jobs, answers on an inbox."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    async def talk(self, job: Job) -> AsyncGenerator[Event]:
+        events = await self._client.subscribe(f"rd.v1.evt.acme.{job.id}.>")
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self._send(job.lang, body_of(job), {"Rd-Job-Id": job.id}))
+            if job.tools:
+                yield decode_event((await events.next_msg(timeout=PATIENCE_S)).data)
+        yield running.result()
 
     async def submit(self, job: Job) -> Result:
         body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
@@ -89,7 +129,7 @@ class JetStreamCaller:
         return decode_result(answer.data, (answer.headers or {})["Content-Type"])
 
 
-class TestJetStream(IngressContract):
+class TestJetStream(TalkContract):
     """Durable jobs."""
 
     durable = True
@@ -153,6 +193,30 @@ class RabbitMqCaller:
     def __init__(self, client: RabbitMqClient) -> None:
         self._client = client
 
+    async def talk(self, job: Job) -> AsyncGenerator[Event]:
+        sent = await self._client.send(body_of(job), f"job.acme.std.{job.lang}", message_id=job.id)
+        event, seen = None, 0
+        while not isinstance(event, Result):
+            message = await self._answer(sent, seen)
+            event, seen = decode_event(message.body, message.content_type or ""), seen + 1
+            yield event
+
+    async def feed(self, job_id: str, data: bytes, *, end: bool = False) -> None:
+        await self._say(f"stdin.acme.{job_id}", data, {"rd-eof": "1"} if end else {})
+
+    async def answer(self, job_id: str, call: str, answer: bytes, *, failed: bool = False) -> None:
+        await self._say(f"tool.acme.{job_id}.{call}", answer, {"rd-failed": "1"} if failed else {})
+
+    async def _say(self, key: str, body: bytes, headers: dict[str, str]) -> None:
+        answer = await self._answer(await self._client.send(body, key, exchange="rd.ctl", headers=headers), 0)
+        code = answer.headers.get("Rd-Error-Code")
+        if code is not None:
+            raise REFUSED[int(str(code))](answer.body.decode())
+
+    async def _answer(self, correlation: str, number: int) -> AbstractIncomingMessage:
+        await wait_until(lambda: len(self._client.answers(correlation)) > number, "an answer", PATIENCE_S)
+        return self._client.answers(correlation)[number]
+
     async def submit(self, job: Job) -> Result:
         body = encode(Job(code=job.code, args=job.args, stdin=job.stdin))
         return await self._ask(f"job.acme.std.{job.lang}", body, message_id=job.id)
@@ -165,7 +229,7 @@ class RabbitMqCaller:
         return decode_result(message.body, message.content_type or "")
 
 
-class TestRabbitMq(IngressContract):
+class TestRabbitMq(TalkContract):
     """Durable jobs: what can't run now comes again by itself."""
 
     durable = True
