@@ -166,16 +166,16 @@ async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: 
 
 
 async def test_no_cell_or_mount_or_cgroup_is_left(languages: dict[str, Language], py: Language) -> None:
-    def count() -> tuple[int, int, int]:
-        groups = sum(name.startswith("runnerd-") for _, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    def ours() -> tuple[int, int]:
         with open("/proc/mounts") as mounts:
-            return groups, len(mounts.readlines()), len(os.listdir("/proc/self/fd"))
+            return len(mounts.readlines()), len(os.listdir("/proc/self/fd"))
 
-    before = count()
+    before = ours()
     async with open_local(LocalSettings(), 2, languages.values()) as executor:
         await run(executor, py, "print(1)")
         pid = executor.agent_pid
-    assert count() == before
+    assert ours() == before
+    assert [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith(f"runnerd-{pid}-")] == []
     assert not os.path.exists(f"/proc/{pid}")
 
 
