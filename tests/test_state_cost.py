@@ -1,0 +1,163 @@
+"""What is saved where variables go from job to job: what did not change is not sent back, what does not shrink is not compressed."""
+
+import os
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from conftest import ExecutorAt
+from hosting import hosted
+from memory_workspace import Interpreter
+from runnerd import Job, Language, Result
+from runnerd.agent import snapshot, variables
+from runnerd.agent.frames import CHUNK, HEAD, FrameError, Unpacker, pack
+from runnerd.agent.keeping import Keeping
+from runnerd.agent.loop import HIGH_WATER, Loop, Outbox
+from runnerd.config import load_config
+from runnerd.daemon import Daemon, open_daemon
+from runnerd.executors.local import LocalExecutor
+from runnerd.plugins import find_plugins
+
+LARGE = 1 << 20
+RANDOM = f"import os; data = os.urandom({LARGE})"
+
+
+@pytest.fixture
+def py(languages: dict[str, Language]) -> Language:
+    return languages["py"]
+
+
+@pytest.mark.parametrize("level", ["strong", "userns", "landlock", "process"])
+async def test_what_did_not_change_is_not_sent_back(level: str, executor_at: ExecutorAt, py: Language) -> None:
+    session = Interpreter(await executor_at(level), py, 4 << 20)
+    await session.result(f"{RANDOM}; n = 1; s = 'x' * 10")
+    first = session.snapshot
+    assert await session.printed("print(len(data), n, s)") == f"{LARGE} 1 xxxxxxxxxx\n"
+    assert (session.kept, session.snapshot) == (False, first)
+    assert await session.printed("n += 1; print(n)") == "2\n"
+    assert session.kept
+    assert session.snapshot != first
+    assert await session.printed("print(n, len(data))") == f"2 {LARGE}\n"
+    assert not session.kept
+    await session.result("del data")
+    assert session.kept, "fewer variables are another snapshot"
+    await session.result("1 / 0")
+    assert not session.kept
+
+
+async def test_what_does_not_shrink_is_not_compressed(executor: LocalExecutor, py: Language) -> None:
+    session = Interpreter(executor, py, 8 << 20)
+    await session.result(f"{RANDOM}; hash_ = hash(data)")
+    assert session.snapshot is not None
+    assert session.snapshot[len(snapshot.MAGIC) + 1] == snapshot.NO_CODEC
+    assert LARGE < len(session.snapshot) < LARGE + 1000
+    await session.result(f"data = bytes({4 * LARGE})")
+    assert session.snapshot[len(snapshot.MAGIC) + 1] == snapshot.FAST_CODEC
+    assert len(session.snapshot) < LARGE / 4
+    assert await session.printed(f"print(data == bytes({4 * LARGE}))") == "True\n"
+
+
+async def test_what_would_be_too_large_otherwise_is_compressed(executor: LocalExecutor, py: Language) -> None:
+    session = Interpreter(executor, py, LARGE)
+    await session.result(f"import os; data = os.urandom({LARGE // 2}); zeros = bytes({2 * LARGE})")
+    assert session.snapshot is not None
+    assert session.snapshot[len(snapshot.MAGIC) + 1] == snapshot.FAST_CODEC
+    assert await session.printed("print(len(data) + len(zeros))") == f"{LARGE // 2 + 2 * LARGE}\n"
+
+
+async def test_a_snapshot_that_is_damaged_is_told_without_compression_too(executor: LocalExecutor, py: Language) -> None:
+    session = Interpreter(executor, py, 8 << 20)
+    await session.result(RANDOM)
+    assert session.snapshot is not None
+    for damaged in (session.snapshot[:-1], session.snapshot[:500] + bytes([session.snapshot[500] ^ 1]) + session.snapshot[501:]):
+        other = Interpreter(executor, py)
+        other.snapshot = damaged
+        info = await other.state("x = 1")
+        assert not info.restored
+        assert "damaged" in info.problem
+
+
+@pytest.fixture
+def pieces() -> Iterator[list[bytes]]:
+    yield [b"head", os.urandom(CHUNK + 5), b"", b"x" * 10, os.urandom(2 * CHUNK)]
+    variables.brought.remember(b"")
+
+
+def test_a_snapshot_stays_only_where_it_is_the_same(pieces: list[bytes]) -> None:
+    whole, taken = b"".join(pieces), snapshot.Taken(pieces, [])
+    for brought, stays in ((whole, True), (whole[:-1], False), (whole + b"x", False), (b"", False), (b"y" + whole[1:], False)):
+        variables.brought.remember(bytearray(brought))
+        assert variables.brought.stays(taken) is stays
+        assert not variables.brought.stays(taken), "asked once"
+
+
+def test_pieces_go_into_frames_that_are_full(pieces: list[bytes]) -> None:
+    framed = list(variables._framed(pieces))
+    assert [size for size, _ in framed] == [CHUNK, CHUNK, CHUNK, 19]
+    assert all(size == sum(map(len, parts)) for size, parts in framed)
+    assert b"".join(bytes(part) for _, parts in framed for part in parts) == b"".join(pieces)
+
+
+@pytest.mark.parametrize(("load", "stays", "believed"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_a_child_is_believed_only_where_it_was_told_that_it_may_say_so(load: bool, stays: bool, believed: bool) -> None:
+    said = []
+    keeping = Keeping({"load": load, "most": 10, "on_error": False, "stays": stays}, lambda header, *_: said.append(header))
+    assert keeping.take("taken", {"same": True, "skipped": []}, b"")
+    assert (said[0].get("same", False), said[0]["problem"]) == ((True, "") if believed else (False, "broken"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000, 1 << 20])
+def test_frames_that_come_in_pieces(size: int) -> None:
+    frames = [({"type": "state", "n": n}, os.urandom(length)) for n, length in enumerate((0, 1, 300, 5000, 0, 70_000))]
+    stream = b"".join(pack(header, body) for header, body in frames)
+    unpacker = Unpacker()
+    assert [frame for start in range(0, len(stream), size) for frame in unpacker.feed(stream[start : start + size])] == frames
+    with pytest.raises(FrameError):
+        unpacker.feed(HEAD.pack(1, 1 << 30))
+    with pytest.raises(FrameError):
+        Unpacker().feed(HEAD.pack(4, 0) + struct.pack("!I", 0))
+
+
+def test_what_is_written_in_pieces_comes_whole() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    loop = Loop()
+    outbox = Outbox(loop, write)
+    chunks = [os.urandom(size) for size in (1, 100_000, 0, 5, HIGH_WATER)] + [b"abc"] * 3000
+    for chunk in chunks:
+        outbox.write(chunk)
+    assert outbox.full
+    outbox.close_when_empty()
+    got = bytearray()
+    while not outbox.closed or len(got) < sum(map(len, chunks)):
+        got += os.read(read, 1 << 16)
+        outbox.writable()
+    os.close(read)
+    assert bytes(got) == b"".join(chunks)
+
+
+async def submitted(daemon: Daemon, code: str, session: str) -> Result:
+    events = [event async for event in daemon.submit(Job(lang="py", code=code, session=session))]
+    assert isinstance(events[-1], Result)
+    return events[-1]
+
+
+async def test_the_session_keeps_what_it_has(tmp_path_factory: pytest.TempPathFactory) -> None:
+    directory = tmp_path_factory.mktemp("stays")
+    plugins = find_plugins()
+    flags = [f"state_dir={directory}", "ingress.nats.enabled=no", "ingress.http.enabled=no", "isolation.minimum=process"]
+    settings = load_config(plugins, flags=flags, environ={}, directory=directory).settings
+    async with hosted(open_daemon(settings, plugins)) as daemon:
+        first = await submitted(daemon, f"{RANDOM}; n = 1", "")
+        same = await submitted(daemon, "print(n)", first.session)
+        other = await submitted(daemon, "n += 1; print(n)", first.session)
+        last = await submitted(daemon, "print(n, len(data))", first.session)
+    assert first.state is not None
+    assert same.state is not None
+    assert other.state is not None
+    assert (same.stdout, other.stdout, last.stdout) == ("1\n", "2\n", f"2 {LARGE}\n")
+    assert (same.state.restored, same.state.problem) == (True, "")
+    assert (same.state.hash, same.state.size) == (first.state.hash, first.state.size)
+    assert other.state.hash != first.state.hash
+    assert last.state == other.state
