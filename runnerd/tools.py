@@ -73,6 +73,7 @@ class Tools:
     def open(self, write: Callable[[bytes], None]) -> None:
         """The job has started: `write` passes a line on to its program."""
         self._write = write
+        self._line.clear()
 
     def close(self) -> None:
         """The program has ended: nobody waits for answers."""

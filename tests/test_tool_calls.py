@@ -373,13 +373,19 @@ async def test_more_calls_than_a_job_may_make(daemon: Daemon) -> None:
     assert (result.status, result.stdout) == ("ok", f"200 {reason}\n{reason}\n"), result
 
 
-async def test_both_sessions_and_tools(daemon: Daemon) -> None:
-    """Variables survive, the module among them, and each job calls by descriptors of its own."""
-    code = "from runnerd_tools import call\nx = call('add', a=1, b=2)\nprint(x)"
-    first, _ = await answered(daemon, python(code, session="", tenant="acme"), add)
-    assert (first.status, first.stdout) == ("ok", "3\n"), first
-    second, _ = await answered(daemon, python("x = call('add', a=x, b=2)\nprint(x)", session=first.session, tenant="acme"), add)
-    assert (second.status, second.stdout) == ("ok", "5\n"), second
-    code = "try: call('add')\nexcept Exception as error: print(error)"
-    third, _ = await answered(daemon, python(code, session=first.session, tenant="acme", tools=()))
-    assert "may call no tools" in third.stdout, third
+@pytest.mark.parametrize("reuse", ["job", "session"])
+async def test_sessions(tmp_path: Path, reuse: str) -> None:
+    """Variables survive, what was imported among them, and each job calls by descriptors of its own, in the same interpreter too."""
+    flags = ("pool.kept=2", f"languages.py.reuse={reuse}", 'isolation.reuse=["session"]')
+    async with daemon_with(tmp_path, *flags) as daemon:
+        first, _ = await answered(daemon, python("from runnerd_tools import call\nx = call('add', a=1, b=2)", session=""), add)
+        assert first.status == "ok", first
+        for number in range(3):
+            code = f"x = call('add', a=x, b={number})\nprint(x)"
+            more, _ = await answered(daemon, python(code, session=first.session), add)
+            assert (more.status, more.stdout) == ("ok", f"{(3, 4, 6)[number]}\n"), more
+            code = "try: call('add')\nexcept Exception as error: print(error)"
+            none, _ = await answered(daemon, python(code, session=first.session, tools=()))
+            assert "may call no tools" in none.stdout, none
+        assert none.sandbox is not None
+        assert (none.sandbox.reuse, none.sandbox.served > 0) == (reuse, reuse == "session"), none

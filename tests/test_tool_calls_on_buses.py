@@ -3,15 +3,17 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aio_pika.exceptions import PublishError
 
 from hosting import hosted
-from nats_fixture import nats_server
+from nats_fixture import nats_client, nats_server
+from rabbitmq_bench import client as rabbitmq_client
 from rabbitmq_fixture import Broker
 from runnerd import Conflict, Job, Output, OverLimit, Rejected, Result, Saturated, ToolCall, new_id
 from runnerd.client import Client, Patience, ToolError, connect, connect_jetstream, connect_rabbitmq
@@ -286,3 +288,27 @@ async def test_an_answer_outlives_a_broker_that_is_killed(tmp_path: Path, rabbit
         await bus.server.start()
         result = await running
     assert result.stdout == "patience\n", result
+
+
+NONSENSE = ("stdin", "stdin.acme", "stdin.acme.a b", "stdin.acme.x.y", "tool.acme.x", "tool.acme.x.1.2", "tool.a*.x.1", "tool.acme.x.1")
+
+
+async def test_nonsense_harms_nobody(bus: Place) -> None:
+    """Without a way back, with one that may not be taken, to no job, of any size."""
+    if bus.kind == "rabbitmq":
+        async with rabbitmq_client(bus.url) as raw:
+            for key in NONSENSE:
+                for reply_to in (None, "rd.jobs.std", "rd.dead", raw.queue.name):
+                    for body in (b"", b"\xff" * 100_000):
+                        with suppress(PublishError):  # to none of the daemon's
+                            await raw.send(body, key, exchange="rd.ctl", reply_to=reply_to, headers={"rd-eof": [1], "rd-failed": 1})
+    else:
+        async with nats_client(bus.url) as raw_nats:
+            for key in NONSENSE:
+                if " " not in key and "*" not in key:
+                    for reply in ("", "$JS.API.STREAM.DELETE.RD_JOBS", "rd.v1.run.acme.py", raw_nats.new_inbox()):
+                        await raw_nats.publish(f"rd.v1.{key}", b"\xff" * 100_000, reply=reply, headers={"rd-failed": "\xff"})
+            await raw_nats.flush()
+    async with bus.client() as client:
+        result = await client.run(Job(lang="py", code="from runnerd_tools import call\nprint(call('add', a=1, b=2))"), tools={"add": add})
+        assert (result.status, result.stdout) == ("ok", "3\n"), result
