@@ -31,6 +31,14 @@ class TestLive:
         await live.show(Result(status="ok", stdout="abcd", stderr="e"))
         assert capfd.readouterr() == ("abcd", "e")
 
+    async def test_who_comes_late_sees_what_comes_and_is_told_once(self, capfd: pytest.CaptureFixture[str]) -> None:
+        live = Live(missed="some is missing")
+        await live.show(self.output(3, "c"))
+        await live.show(self.output(4, "d"))
+        await live.show(self.output(2, "E", stream="stderr"))
+        await live.show(Result(status="ok", stdout="abcd", stderr="eE"))
+        assert capfd.readouterr() == ("cd", "runnerd: some is missing\nE")
+
     async def test_bytes_stay_bytes(self, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
         live = Live()
         await live.show(self.output(1, "\ufffd\0", data=b"\xff\0"))

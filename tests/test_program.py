@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runnerd import Rejected, RunnerdError
+from runnerd import Limits, Rejected, RunnerdError
 from runnerd.commands.program import language_of, read_job
 from runnerd.plugins import find_plugins
 
@@ -34,6 +34,17 @@ class TestProgram:
         assert [(file.name, file.content) for file in job.files] == [("sub/data.csv", b"d"), ("in.bin", b"\0\xff")]
         assert job.limits.wall_s == 1.5
         assert read_job(str(program), [], plugins=PLUGINS).id != ""
+
+    def test_variables_and_limits(self, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program.write_text("")
+        monkeypatch.setenv("OURS", "here")
+        limits = ["memory_bytes=64M", "output_bytes=1KiB", "file_bytes=7", "cpu_s=0.5", "files=3"]
+        job = read_job(str(program), [], plugins=PLUGINS, env=["A=b=c", "E=", "OURS"], limits=limits, queue_ttl_s=9.0)
+        assert (job.env, job.queue_ttl_s) == ({"A": "b=c", "E": "", "OURS": "here"}, 9.0)
+        assert job.limits == Limits(memory_bytes=64 << 20, output_bytes=1024, file_bytes=7, cpu_s=0.5, files=3)
+        for wrong in ("processes=1.5", "processes=", "memory_bytes=-1", "memory_bytes=0K", "cpu_s=soon", "files=1", "no=1"):
+            with pytest.raises(RunnerdError, match=f"--limit {wrong}"):
+                read_job(str(program), [], plugins=PLUGINS, limits=["files=2", wrong])
 
     @pytest.mark.parametrize(
         ("name", "code", "lang"),

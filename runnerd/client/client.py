@@ -8,10 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from ..codec import MSGPACK, encode
-from ..errors import Saturated
+from ..errors import IngressError, Saturated
 from ..job import TOKEN, Event, Job, Result, ToolCall, new_id
 from .answers import Tool
-from .bus import Bus, Lost
+from .bus import Bus
 from .patience import LanguageInfo, Patience
 from .submission import Submission, followed, result_of, submitted
 
@@ -113,7 +113,7 @@ class Client:
         if self._codes is None:
             try:
                 found = await self.languages()
-            except (Saturated, Lost):
+            except (Saturated, IngressError):  # sending it tells what is wrong
                 return lang
             self._codes = {name.lower(): language.code for language in found for name in (language.code, *language.aliases)}
         return self._codes.get(lang.lower(), lang)

@@ -12,6 +12,7 @@ from ..errors import RunnerdError, Saturated
 from ..job import Event, Job, Result, new_id
 from .bus import Lost
 from .client import Client
+from .denials import Denied
 from .patience import LanguageInfo, Patience
 from .refusal import job_problem
 from .request_reply import HEADER_BYTES, URL
@@ -124,13 +125,13 @@ class JetStreamBus:
     async def _recorded(self, tenant: str, job_id: str) -> Result | None:
         try:
             msg = await self._stored.last("RES", self._result(tenant, job_id))
-        except Saturated:  # no such stream, or not for us: a daemon has it
+        except (Saturated, Denied):  # no such stream, or not for us: a daemon has it
             return None
         return None if msg is None else decode_result(msg.data, header(msg, "Content-Type"))
 
     async def _waits(self, tenant: str, job_id: str) -> bool:
         """Whether the job is in the stream of jobs, as far as we may know."""
-        with suppress(Saturated):
+        with suppress(Saturated, Denied):
             return await self._stored.first("JOBS", f"{self._wire.prefix}.job.{tenant}.*.*.{job_id}") is not None
         return False
 

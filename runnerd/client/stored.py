@@ -6,6 +6,7 @@ from nats.aio.msg import Msg
 from ..codec import decode_event
 from ..errors import Saturated
 from ..job import Event, Output, Result, Started, ToolCall
+from .denials import Denied
 from .wire import Mailbox, Wire, event_of, header
 
 _SOON_S = 0.05
@@ -13,7 +14,7 @@ _SOON_S = 0.05
 
 
 class StoredMessages:
-    """Reads single messages; None for one that is not there. Raises Saturated where there is no such stream, or not for us, and Lost."""
+    """Reads single messages; None for one that is not there. Raises Saturated and Denied where there is no such stream for us, and Lost."""
 
     def __init__(self, wire: Wire, *, stream_prefix: str, domain: str) -> None:
         self._wire = wire
@@ -84,7 +85,7 @@ class Watch:
     async def _read(self) -> Event | None:
         try:
             msg = await self._stored.first("EVT", self._subject, self._number + 1)
-        except Saturated:
+        except (Saturated, Denied):
             self._reads = self._number > 0
             msg = None
         if msg is None:

@@ -18,6 +18,7 @@ from ..codec import MSGPACK, decode_event, decode_result
 from ..errors import IngressError, OverLimit, RunnerdError, Saturated
 from ..job import Event, Result
 from .bus import Lost
+from .denials import Denials
 from .patience import LanguageInfo, Patience
 from .refusal import read_refused
 
@@ -75,12 +76,13 @@ class Mailbox:
 class Wire:
     """A connection, and the questions that every bus on NATS has in common."""
 
-    def __init__(self, nats_: NatsClient, shown: str, prefix: str, patience: Patience) -> None:
+    def __init__(self, nats_: NatsClient, shown: str, prefix: str, patience: Patience, denials: Denials) -> None:
         self.nats = nats_
         self.shown = shown
         """The servers, without user and password."""
         self.prefix = prefix
         self.patience = patience
+        self.denials = denials
         self._mailboxes: set[Mailbox] = set()
 
     @asynccontextmanager
@@ -115,10 +117,11 @@ class Wire:
             raise Lost(f"the job could not be sent: {error}") from None
 
     async def request(self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout_s: float | None = None) -> Msg:
-        """Ask a question. Raises Saturated where nobody answers, Lost without a connection, IngressError where it can't be asked."""
+        """Ask a question. Raises Saturated where nobody answers, Lost without a connection, Denied and IngressError."""
         timeout_s = self.patience.answer_s if timeout_s is None else timeout_s
         try:
-            return await self.nats.request(subject, body, timeout=timeout_s, headers=headers or {"Accept": MSGPACK})
+            async with self.denials.asking(subject):
+                return await self.nats.request(subject, body, timeout=timeout_s, headers=headers or {"Accept": MSGPACK})
         except nats.errors.NoRespondersError:
             raise Saturated(f"no daemon listens on {subject}") from None
         except (nats.errors.TimeoutError, TimeoutError):
@@ -185,7 +188,7 @@ async def open_wire(url: str, access: Access, prefix: str, patience: Patience) -
     Raises IngressError, naming the server and the cause.
     """
     client = NatsClient()
-    wire = Wire(client, _PASSWORD.sub("//", url), prefix, patience)
+    wire = Wire(client, _PASSWORD.sub("//", url), prefix, patience, Denials(access.inbox_prefix or "_INBOX"))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_close, client)
         await _connect(client, wire, url, patience.connect_s, access.given())
@@ -208,6 +211,7 @@ async def _connect(client: NatsClient, wire: Wire, url: str, connect_s: float, g
         failures += 1
         if connecting and failures >= len(urls):
             raise error
+        wire.denials.hear(error)
 
     options = {"name": "runnerd client", "max_reconnect_attempts": -1, "reconnect_time_wait": 0.25, "pending_size": _PENDING_BYTES, **given}
     try:

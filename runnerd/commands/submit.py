@@ -169,12 +169,13 @@ async def _submit(job: "Job", target: "Asked", opening: "Opening", show: Show, *
 @asynccontextmanager
 async def _sent(client: "Client", job: "Job", *, live: bool) -> AsyncIterator["Submission"]:
     """The job, on the bus. Raises RunnerdError, which says what to do then."""
+    from ..client.bus import Lost
     from ..errors import IngressError
 
     async with AsyncExitStack() as stack:
         try:
             submission = await stack.enter_async_context(client.submit(job, stream=live))
-        except IngressError as error:
+        except Lost as error:
             again = f"submit it again with --id {job.id}, which runs it once"
             raise IngressError(f"{error}\nwhether the bus has the job is not known: {again}") from None
         yield submission
