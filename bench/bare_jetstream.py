@@ -54,7 +54,7 @@ async def main(url: str, slots: int, result: bytes) -> None:
         while True:
             try:
                 messages = await jobs.fetch(slots, timeout=5)
-            except nats.errors.TimeoutError:
+            except TimeoutError:  # the library raises its own and that of Python
                 continue
             await asyncio.gather(*map(handle, messages))
 

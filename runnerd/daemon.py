@@ -54,6 +54,7 @@ class Daemon:
         self._names = names
         self._scheduler = scheduler
         self._meter = meter
+        self._log = log.bind()  # to look for its settings with each line would cost as much as the line
         self.ingress = ""
         """Whose door this is, empty for nobody's."""
         self._document: dict[str, Any] = {}
@@ -155,7 +156,7 @@ class Daemon:
 
     def _ended(self, result: Result) -> None:
         self._meter.ended(result, self.ingress)
-        _log_end(result)
+        _log_end(self._log, result)
 
     async def drain(self) -> None:
         """Take no more jobs, finish those in hand up to the grace, give the rest back."""
@@ -243,7 +244,7 @@ def make_state_dir(directory: str) -> None:
         raise ConfigError(f"state_dir: {directory} can't be made: {error.strerror}: set RUNNERD_STATE_DIR to another place") from None
 
 
-def _log_end(result: Result) -> None:
+def _log_end(log: Any, result: Result) -> None:
     """One line per result that was given: what happened, never what was in it."""
     log.info(
         "job ended",

@@ -14,12 +14,13 @@ from msgspec import Struct
 from .errors import StoreError
 from .job import TOKEN
 
+_KEY = re.compile(f"{TOKEN.pattern}(?:/{TOKEN.pattern})*")
 _CONTENT_TYPE = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
 
 def check_key(key: str) -> str:
     """Return `key` where it is made of `/`-joined tokens, `[A-Za-z0-9_-]{1,64}` each. Raises StoreError."""
-    if len(key) > 512 or not all(map(TOKEN.fullmatch, key.split("/"))):
+    if len(key) > 512 or not _KEY.fullmatch(key):
         raise StoreError(f"key {key[:80]!r}: must be tokens of [A-Za-z0-9_-]{{1,64}} with / between them, at most 512 characters")
     return key
 

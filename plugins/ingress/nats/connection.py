@@ -173,14 +173,26 @@ class Connection:
             return False
         return True
 
-    async def request(self, subject: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Msg:
-        """Send a message and return the one answer. Raises NoAnswer; the message may have arrived nevertheless."""
+    async def request(
+        self,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        timeout_s: float,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> Msg:
+        """Send a message and return the one answer. Raises NoAnswer; the message may have arrived nevertheless.
+
+        `meanwhile` is done between the one and the other, within the same time.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 if not self.client.is_connected:
                     await self._connected()
                 with self._answers.one() as (inbox, answer):
                     await self.client.publish(subject, body, reply=inbox, headers=headers)
+                    if meanwhile is not None:
+                        await meanwhile()
                     msg = await answer
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise NoAnswer(f"{subject}: no answer: {str(error) or f'{timeout_s:g} s are over'}") from None

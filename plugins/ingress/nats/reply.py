@@ -27,6 +27,8 @@ _ENCODE: Mapping[str, Callable[[Any], bytes]] = {
 _CODES = {"rejected": 400, "cancelled": 499, "dead": 500, "expired": 504}
 """Results that are errors of the service, not of the program, with the code that `nats micro` tools understand."""
 
+_MOST_HEADERS = 16 << 10
+"""No answer's headers take so many bytes, since each that goes back is bounded."""
 _ESCAPED = 16
 """A character takes less than so many bytes of a message, its exact bytes beside it included."""
 
@@ -41,7 +43,7 @@ def heading(text: str) -> str:
 
 def size_of(headers: Mapping[str, str]) -> int:
     """Bytes that `headers` take on the wire."""
-    return 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+    return 12 + 4 * len(headers) + len("".join(headers)) + len("".join(headers.values()).encode())
 
 
 @cache
@@ -93,9 +95,10 @@ class Reply:
 
     def fits(self, result: Result) -> bool:
         """Whether the whole result goes into one message, with headers beside it."""
-        room = self.room_for(self.headers("result")) - MARGIN
         rough = sum(len(file.text or "") + len(file.data or b"") for file in result.files) + len(result.stdout) + len(result.stderr)
-        return rough < room // _ESCAPED or len(self.encode(result)) <= room
+        if rough < (self.connection.max_payload - _MOST_HEADERS) // _ESCAPED:
+            return True
+        return len(self.encode(result)) <= self.room_for(self.headers("result")) - MARGIN
 
     def message(self, result: Result, code: int | None = None, more: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, str]]:
         """The result as a message: body and headers."""

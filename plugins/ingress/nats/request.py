@@ -90,6 +90,8 @@ def read_request(tenant: str, lang: str, body: bytes, headers: Mapping[str, str]
 
 
 def _check_types(headers: Mapping[str, str]) -> None:
+    if "accept" not in headers:
+        return
     accepted = [name.partition(";")[0].strip().lower() for name in headers.get("accept", "").split(",")]
     if not any(name in _JSON_NAMES or name in _MSGPACK_NAMES for name in accepted):
         raise Refusal(BAD_REQUEST, f"Accept: {headers['accept'][:80]!r} is not known: use {JSON} or {MSGPACK}")

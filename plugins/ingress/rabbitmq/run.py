@@ -161,9 +161,11 @@ class Run:
 
     async def _run(self, request: Request, reply: Reply) -> Result:
         """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
-        async for event in self._services.submit(request.delivery):
+        result: Result | None = None
+        async for event in self._services.submit(request.delivery):  # to its very end, or a task of its own would have to close it
             if isinstance(event, Result):
-                return event
+                result = event
+                continue
             kind, message = reply.event(event)
             to, exchange = request.stream_to or reply.to, ""
             if request.events or not to:
@@ -173,7 +175,9 @@ class Run:
             elif message is None or not await self._bus.offer(message, to, exchange=exchange, patience_s=self._bounds.stall_s):
                 reply.dropped += 1
                 self._bus.counters.count("events_dropped", job=event.id)
-        raise Interrupted("runnerd gave no result; its log says why")
+        if result is None:
+            raise Interrupted("runnerd gave no result; its log says why")
+        return result
 
     async def _call(self, call: ToolCall, message: Message | None, to: str, exchange: str) -> None:
         """Send a call of a tool; where it can't be, that is its answer."""

@@ -5,6 +5,7 @@ Queues carry as few arguments as can be, since those can't be changed later: the
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
@@ -122,4 +123,9 @@ class Topology(Struct, frozen=True, kw_only=True):
 
     def own(self, queue: str) -> bool:
         """Whether a queue is one of these."""
-        return any(each.name == queue for each in self.queues())
+        return queue in _names(self)
+
+
+@cache
+def _names(topology: Topology) -> frozenset[str]:
+    return frozenset(queue.name for queue in topology.queues())

@@ -1,6 +1,6 @@
 """JetStream's requests, over a connection that lasts: each asks once, and says what went wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -55,9 +55,11 @@ class Api:
         msg = await self._connection.request(f"{self._root}.{what}", body, {}, self._timeout_s)
         return _checked(msg)
 
-    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Store a message; returns when the server has it."""
-        _checked(await self._connection.request(subject, body, headers, self._store_s))
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str], meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Store a message; returns when the server has it. `meanwhile` is done once it is on its way."""
+        _checked(await self._connection.request(subject, body, headers, self._store_s, meanwhile))
 
     async def pull(self, stream: str, consumer: str, request: Mapping[str, Any], inbox: str) -> bool:
         """Have messages sent to `inbox`; whether the request went out."""

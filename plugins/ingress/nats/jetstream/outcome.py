@@ -24,6 +24,19 @@ _POISON = ("rejected", "dead")
 """Results of jobs that no repetition helps; the server tells its operators of them."""
 
 
+class _Once:
+    """Something that is due, or is not, and is done once: what is cut short is still due."""
+
+    def __init__(self, act: Callable[[], Awaitable[object]], *, due: bool) -> None:
+        self._act = act
+        self._due = due
+
+    async def __call__(self) -> None:
+        if self._due:
+            await self._act()
+            self._due = False
+
+
 class Outcomes:
     """Publishes results. The record in the store has each of them already, so all that is done here may be done again."""
 
@@ -55,14 +68,14 @@ class Outcomes:
         if own:
             result = await self._fitting(subject, result, reply)
         body, out = reply.message(result, more=stream.result_headers() if stream else {})
+        told = _Once(lambda: reply.connection.publish(to, body, out), due=bool(to) and not self._bus.forbidden(held.msg, to))
         if own:
             # one name per end of the job: a copy that was published already, by whomever, is known again
             kept = out | {"Nats-Msg-Id": f"{result.tenant}.{result.id}.{result.status}"} | ({"Nats-TTL": asked_ttl} if asked_ttl else {})
-            await self._until_done(lambda: self._copy(subject, body, kept))
+            await self._until_done(lambda: self._copy(subject, body, kept, told))
         if result.status == "dead":
             await self._until_done(lambda: self._letter(held, result))
-        if to and not self._bus.forbidden(held.msg, to):
-            await reply.connection.publish(to, body, out)
+        await told()
         await self._hands.done(held, poison=heading(result.reason) if result.status in _POISON else "")
 
     async def _own(self, result: Result) -> bool:
@@ -71,10 +84,10 @@ class Outcomes:
             return False
         return result.status != "rejected" or await self._services.status(result.tenant, result.id) in (None, result)
 
-    async def _copy(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Publish the result, unless it is there."""
+    async def _copy(self, subject: str, body: bytes, headers: dict[str, str], told: "_Once") -> None:
+        """Publish the result, unless it is there. Who asked for it is told right behind: it stands, whatever becomes of this copy."""
         try:
-            await self._api.publish(subject, body, headers)
+            await self._api.publish(subject, body, headers, meanwhile=told)
         except ApiError as error:
             if not error.taken:
                 raise
