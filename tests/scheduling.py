@@ -61,7 +61,14 @@ class Frozen:
         self.frozen = False
         self._kv = kv
 
+    @property
+    def value_bytes(self) -> int:
+        return self._kv.value_bytes
+
     def __getattr__(self, name: str) -> Any:
-        if self.frozen:
-            raise StoreError("frozen")
-        return getattr(self._kv, name)
+        async def ask(*args: Any, **options: Any) -> Any:  # a method may be looked up long before it is called
+            if self.frozen:
+                raise StoreError("frozen")
+            return await getattr(self._kv, name)(*args, **options)
+
+        return ask
