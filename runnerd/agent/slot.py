@@ -24,6 +24,8 @@ ALONE = 2
 """What a cgroup counts where there are only PID 1 and the child, with one thread."""
 BACKSTOP_S = 1.0
 """A cell that has not ended its processes so long after it was told to is killed as a whole."""
+SLEEP_S = 5.0
+"""And one that has not stopped its child, which ends no job and so may take longer."""
 
 
 class Tenant(Protocol):
@@ -167,7 +169,7 @@ class Slot:
     def sleep(self) -> None:
         """Stop the child where nothing else is in the cell: `asleep` follows. Else end everything, as `kill` does."""
         if self._backstop is None:
-            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+            self._backstop = self._loop.call_after(SLEEP_S, self.destroy)
         self._tell(b"S")
 
     def wake(self) -> bool:

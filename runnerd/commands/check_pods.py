@@ -28,7 +28,7 @@ async def in_pods(settings: "Settings", languages: "Mapping[str, Language]") -> 
             except Rejected as error:
                 yield Finding(about="isolation", state="problem", text=str(error))
             warm = [language for language in languages.values() if language.warm]
-            for language in warm:
+            for language in [*warm, *(language for language in languages.values() if language.reuse == "tenant" and not language.warm)]:
                 yield await _started(executor, language)
             for language in warm[:1]:
                 yield await _counted(executor, language)

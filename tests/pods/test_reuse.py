@@ -13,7 +13,8 @@ from msgspec import structs
 from fake_executor import wait_until
 from kept_sandbox import KeptSandbox
 from pods.test_agent import LIMITS, PY, Container, container, program
-from runnerd import Job, Language, Result, SandboxLost, new_id
+from runnerd import Job, Language, Result, SandboxError, SandboxLost, new_id
+from runnerd.executors.pods.executor import _check
 from runnerd.executors.pods.sandbox import PodSandbox
 
 __all__ = ["program"]
@@ -179,6 +180,13 @@ print({name: what for name, what in tried.items() if what == "done" or (isinstan
             for _ in range(2):
                 result = await tenant_job(sandbox, attack)
                 assert (result.status, result.stdout, sandbox.kept) == ("ok", "{}\n", True), result
+
+    def test_a_pod_that_can_not_do_it_is_no_sandbox_and_says_why(self) -> None:
+        _check(TENANT, {"nests": True})
+        _check(PY, {})
+        for said in ({}, {"nests": False}):
+            with pytest.raises(SandboxError, match=r"languages\.py\.reuse = tenant: .* no Landlock of ABI 6"):
+                _check(TENANT, said)
 
     async def test_an_agent_that_was_not_told_so_does_not_do_it(self, program: Path) -> None:
         async with container(program) as agent:
