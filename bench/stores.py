@@ -20,6 +20,7 @@ STATE_BYTES = 1 << 20
 FILE_BYTES = 100_000_000
 KEY = "sk-bench-0123456789"
 CHUNK = 256 << 10
+_SEEN = f"{STATE_BYTES} True\n"
 
 
 async def state(samples: Samples, size: Size) -> None:
@@ -31,20 +32,21 @@ async def state(samples: Samples, size: Size) -> None:
 
 
 async def _state(samples: Samples, size: Size, client: Client, store: str) -> None:
-    """Both runs in turn; what is in the variables does not get smaller by being compressed."""
+    """Runs in turn: without variables, with 1 MB of them that it only reads, and with as many of which it changes one."""
     answers = Answers()
-    session = await _session(client, f'import os; data = os.urandom({STATE_BYTES}); print("hi")')
-    beside = await _session(client, 'print("hi")')
+    made = f'import os; data, n = os.urandom({STATE_BYTES}), 0; print("hi")'  # nothing of it gets smaller by being compressed
+    empty, read, changed = [await _session(client, code) for code in ('print("hi")', made, made)]
     plan = {
         f"without_state_{store}_ms": (of_jobs(client, "py", HELLO, answers), 2),
-        f"session_{store}_ms": (of_jobs(client, "py", {**HELLO, "session": beside}, answers), 2),
-        f"state_1mb_{store}_ms": (of_jobs(client, "py", {**HELLO, "session": session}, answers), 2),
+        f"session_{store}_ms": (of_jobs(client, "py", {**HELLO, "session": empty}, answers), 1),
+        f"state_1mb_{store}_ms": (of_jobs(client, "py", {**HELLO, "session": read}, answers), 2),
+        f"state_1mb_changed_{store}_ms": (of_jobs(client, "py", {"code": 'n += 1; print("hi")', "session": changed}, answers), 2),
     }
     await interleaved(samples, plan, max(2, size.rounds // 4), 0.03)
-    _, result = await jobs.ask(client, "py", jobs.body({"code": "print(len(data))", "session": session}), answers, f"{STATE_BYTES}\n")
-    without, small, large = (p50(samples.raw[name]) for name in plan)
-    samples.result(f"session_{store}_over_without_ms", small - without)
-    samples.result(f"state_1mb_{store}_over_without_ms", large - without)
+    _, result = await jobs.ask(client, "py", jobs.body({"code": "print(len(data), n > 0)", "session": changed}), answers, _SEEN)
+    without = p50(samples.raw[f"without_state_{store}_ms"])
+    for name in (f"session_{store}", f"state_1mb_{store}", f"state_1mb_changed_{store}"):
+        samples.result(f"{name}_over_without_ms", p50(samples.raw[f"{name}_ms"]) - without)
     if answers.wrong or result.get("state", {}).get("size", 0) < STATE_BYTES:
         samples.notes[f"state {store}: not right"] = [dict(answers.counts), answers.examples, str(result.get("state"))]
 
