@@ -4,6 +4,13 @@ from typing import Annotated
 
 import typer
 
+
+def _languages() -> list[str]:
+    from ..plugins import find_plugins
+
+    return sorted(find_plugins().languages)
+
+
 SERVER_VARIABLE = "RUNNERD_URL"
 
 ConfigFile = Annotated[
@@ -20,7 +27,12 @@ Args = Annotated[
     list[str] | None,
     typer.Argument(metavar="ARGS", help="The program's arguments. Put -- before them where one starts with a dash.", show_default=False),
 ]
-Lang = Annotated[str, typer.Option("--lang", "-l", metavar="LANG", help="Its language. Default: by its suffix or #! line; py for -.")]
+Lang = Annotated[
+    str,
+    typer.Option(
+        "--lang", "-l", metavar="LANG", autocompletion=_languages, help="Its language. Default: by its suffix or #! line; py for -."
+    ),
+]
 Stdin = Annotated[str, typer.Option("--stdin", metavar="FILE|-", help="Give the program this as its standard input.")]
 Inputs = Annotated[
     list[str] | None, typer.Option("--file", "-f", metavar="[NAME=]PATH", help="Put a file beside the program. May be given again.")

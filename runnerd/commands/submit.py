@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 ANSWER_S, REFUSAL_S = 30.0, 2.0
 """How long a daemon may take to answer a job again that ended before, and to refuse another under the id of one that runs."""
 
+
+def _limits() -> list[str]:
+    from ..job import Limits
+
+    return [f"{name}=" for name in Limits.__struct_fields__]
+
+
 OwnId = Annotated[str, typer.Option("--id", help="The job's id. Given again, it runs nothing and has the same result.")]
 Arg = Annotated[list[str] | None, typer.Option("--arg", metavar="ARG", help="An argument of the program, as after --. May be given again.")]
 Env = Annotated[
@@ -43,7 +50,9 @@ Env = Annotated[
 ]
 Limit = Annotated[
     list[str] | None,
-    typer.Option("--limit", metavar="NAME=VALUE", help="A limit, such as memory_bytes=64M or cpu_s=2. May be given again."),
+    typer.Option(
+        "--limit", metavar="NAME=VALUE", autocompletion=_limits, help="A limit, such as memory_bytes=64M or cpu_s=2. May be given again."
+    ),
 ]
 QueueTtl = Annotated[float | None, typer.Option("--queue-ttl", min=0.001, metavar="SECONDS", help="Give it up if it waits for so long.")]
 Class = Annotated[str, typer.Option("--class", metavar="CLASS", help="Its priority class: hi, std or low, or as configured. Default: std.")]
