@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import shlex
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +13,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
+from command import runnerd, started
 from hosting import hosted
 from nats_fixture import nats_client
 from runnerd import Conflict, Job, NotFound, OverLimit, Rejected, Result
@@ -159,3 +163,36 @@ async def test_a_program_that_does_not_read_slows_its_sender_only(client: Client
     await daemon.cancel("acme", "deaf")
     await asyncio.wait_for(sender, 30)
     assert json.loads((await running).data)["status"] == "cancelled"
+
+
+class TestCommand:
+    """`runnerd run --interactive`."""
+
+    async def test_a_dialogue(self, daemon: Daemon, tmp_path: Path) -> None:
+        (tmp_path / "quiz.py").write_text(QUIZ)
+        server = daemon.addresses["nats"].split()[0]
+        process = await started("run", str(tmp_path / "quiz.py"), "--interactive", "--server", server)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in (b"one", b"two"):
+            await process.stdout.readuntil(b"name? ")
+            process.stdin.write(name + b"\n")
+            assert await process.stdout.readline() == b"hello " + name + b"\n"
+        process.stdin.close()
+        assert await process.stdout.read() == b"name? bye\n"
+        assert await process.wait() == 0
+
+    @pytest.mark.parametrize("code", ["print('bye')", "import sys; print(len(sys.stdin.read()))"])
+    async def test_input_from_a_file(self, daemon: Daemon, tmp_path: Path, code: str) -> None:
+        """It is sent, with its end, and a program that does not read it ends all the same."""
+        (tmp_path / "program.py").write_text(code)
+        (tmp_path / "input").write_bytes(b"x" * 500_000)
+        server = daemon.addresses["nats"].split()[0]
+        command = f"{shlex.quote(sys.executable)} -m runnerd run program.py -i --server {server} < input"
+        process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE, cwd=tmp_path)
+        out, _ = await process.communicate()
+        assert (process.returncode, out) == (0, b"bye\n" if "bye" in code else b"500000\n")
+
+    async def test_the_program_can_not_come_from_there_too(self) -> None:
+        ended = await runnerd("run", "-", "-i")
+        assert (ended.code, "--interactive" in ended.err) == (125, True)

@@ -84,7 +84,7 @@ class Client:
         return await self._bus.ask(tenant or self._tenant, _token(job_id), "status")
 
     async def feed(self, job_id: str, data: bytes, *, end: bool = False, tenant: str = "", timeout_s: float = 60.0) -> None:
-        """Add to the standard input of an interactive job; `end` after the last of it. Returns when its program has room for it.
+        """Add to the standard input of an interactive job that runs; `end` after the last of it. Returns when its program has room for it.
 
         Send a piece when the one before was taken. Raises Saturated where no daemon says in time that it was: nobody has the job,
         or its program does not read; Conflict where the job has ended, Rejected where it is not interactive.

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from ..errors import IngressError, NotFound, RunnerdError, Saturated
+from ..errors import Conflict, IngressError, NotFound, RunnerdError, Saturated
 from ..job import Event, Job, Result, ToolCall
 from .answers import Answers, Tool, open_answers
 from .bus import Bus, Lane, Lost
@@ -25,6 +25,8 @@ class Submission:
         self._patience = patience
         self._pauses = Pauses(patience, patience.refused_s)
         self._ended = ended
+        self._runs = False
+        """Whether the job is known to run: before that, nobody may have it who could take input."""
 
     @property
     def ended(self) -> Result | None:
@@ -53,6 +55,7 @@ class Submission:
             event = await self._next()
             if event is not None:
                 self._pauses.alive()
+                self._runs = True
                 if isinstance(event, Result):
                     self._ended = event
                     break
@@ -61,7 +64,15 @@ class Submission:
         yield self._ended
 
     async def feed(self, data: bytes, *, end: bool = False, timeout_s: float = 60.0) -> None:
-        """Add to the job's standard input; see `Client.feed`."""
+        """Add to the job's standard input, once it runs; see `Client.feed`."""
+        pauses = Pauses(self._patience, timeout_s)
+        while not self._runs:
+            known = await self._bus.ask(self.tenant, self.id, "status")
+            if isinstance(known, Result):
+                raise Conflict(f"job {self.id} has ended")
+            self._runs = known == "running"
+            if not self._runs:
+                await pauses.after(Saturated(f"the job does not run yet: it is {known or 'nowhere'}"))
         await self._bus.feed(self.tenant, self.id, data, end=end, timeout_s=timeout_s)
 
     async def send(self) -> None:

@@ -38,10 +38,13 @@ def read_job(
     queue_ttl_s: float | None = None,
     job_id: str = "",
     tenant: str = "",
+    interactive: bool = False,
 ) -> Job:
     """The job, with an id. Raises RunnerdError, naming the file or option and the fix."""
     if program == "-" and stdin == "-":
         raise RunnerdError("--stdin -: the program itself comes from standard input: give one of them a file")
+    if interactive and "-" in (program, stdin):
+        raise RunnerdError("--interactive: standard input is for the program: give what else comes from it a file")
     code = _text(_read(program), program)
     return Job(
         id=job_id or new_id(),
@@ -54,6 +57,7 @@ def read_job(
         env=dict(map(_variable, env)),
         limits=_limits(limits, timeout_s),
         queue_ttl_s=queue_ttl_s,
+        interactive=interactive,
     )
 
 

@@ -12,13 +12,15 @@ from .options import SERVER_VARIABLE, Args, ConfigFile, Force, Inputs, Json, Lan
 
 if TYPE_CHECKING:
     from ..client import Client
-    from ..job import Job
+    from ..job import Job, Result
     from .access import Place
+    from .live import Live
     from .place import Setup
 
 CANCEL_S = 5.0
 """How long the job may take to be cancelled when the command is ended, in seconds."""
 
+Interactive = Annotated[bool, typer.Option("--interactive", "-i", help="Pass standard input on while the program runs.")]
 JobId = Annotated[str, typer.Option("--id", help="The job's id. Given again, it answers the same and runs nothing.")]
 Server = Annotated[
     str,
@@ -41,6 +43,7 @@ def run(
     out: Out = "",
     force: Force = False,
     timeout: Timeout = None,
+    interactive: Interactive = False,
     job_id: JobId = "",
     server: Server = "",
     tenant: Tenant = "default",
@@ -62,6 +65,8 @@ def run(
       echo 'console.log(6 * 7)' | runnerd run - --lang js
 
       runnerd run plot.py --file data.csv=~/data.csv --out results
+
+      runnerd run --interactive quiz.py
     """
     from ..config import load_config
     from ..plugins import find_plugins
@@ -81,6 +86,7 @@ def run(
             timeout_s=timeout,
             job_id=job_id,
             tenant=tenant,
+            interactive=interactive,
         )
         place = Place(url=server) if server else place_of(load_config(plugins, file=file, flags=flags or ()))
         setup = Setup(plugins=plugins, lang=job.lang, file=file, flags=flags or ())
@@ -96,7 +102,8 @@ async def _run(job: "Job", place: "Place", setup: "Setup", *, json: bool, out: s
 
     async with client_at(place, job.tenant, setup) as client:
         try:
-            result = await shown(client.stream(job), None if json else Live())
+            live = None if json else Live()
+            result = await (_talked(client, job, live) if job.interactive else shown(client.stream(job), live))
         except Closed:
             await _cancel(client, job)
             return CLOSED
@@ -104,6 +111,19 @@ async def _run(job: "Job", place: "Place", setup: "Setup", *, json: bool, out: s
             await _cancel(client, job)
             raise
     return reported(result, json=json, out=out, force=force)
+
+
+async def _talked(client: "Client", job: "Job", live: "Live | None") -> "Result":
+    """The job's result, while it gets what is typed."""
+    from ..nursery import open_nursery
+    from .typed import pass_on
+
+    async with client.submit(job, stream=True) as submission, open_nursery() as tasks:
+        typed = tasks.create_task(pass_on(submission))
+        try:
+            return await shown(submission.events(), live)
+        finally:
+            typed.cancel()
 
 
 async def _cancel(client: "Client", job: "Job") -> None:
