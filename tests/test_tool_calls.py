@@ -39,7 +39,7 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daem
 @pytest.fixture(scope="module")
 async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
     """Waits for no answer."""
-    flags = ("tools.answer_s=0.2", "tools.wait_s=0.5", "limits.wall_s=2")
+    flags = ("tools.answer_s=0.2", "tools.wait_s=0.5")
     async with hosted(daemon_with(tmp_path_factory.mktemp("hasty"), *flags)) as daemon:
         yield daemon
 
@@ -205,13 +205,13 @@ async def test_who_joins_later_hears_of_calls_that_are_open(daemon: Daemon) -> N
 
 async def test_wall_time_stands_still_while_an_answer_is_waited_for(daemon: Daemon) -> None:
     async def slow(call: ToolCall, daemon: Daemon) -> None:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(3.5)
         await add(call, daemon)
 
-    job = python("from runnerd_tools import call\nprint(call('add', a=1, b=2) + call('add', a=1, b=2))", limits=Limits(wall_s=1.5))
+    job = python("from runnerd_tools import call\nprint(call('add', a=1, b=2))", limits=Limits(wall_s=3))
     result, _ = await answered(daemon, job, slow)
-    assert (result.status, result.stdout) == ("ok", "6\n"), result
-    assert result.usage.ran_ms > 2000
+    assert (result.status, result.stdout) == ("ok", "3\n"), result
+    assert result.usage.ran_ms > 3000
 
 
 async def test_but_not_for_ever(hasty: Daemon) -> None:
