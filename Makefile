@@ -32,9 +32,9 @@ test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARG
 	$(call say,'Tests: the daily suite')
 	@$(BIN)/pytest -m 'not slow and not pods and not chaos' $(ARGS)
 
-test-all: lint  ## The above and all that is slow: every language, hostile programs, the built wheel, the bench once
+test-all: lint  ## The above and all that is slow: every language, hostile programs, chaos, the built wheel, the bench once
 	$(call say,'Tests: everything')
-	@$(BIN)/pytest -m 'not pods and not chaos' $(ARGS)
+	@$(BIN)/pytest -m 'not pods' $(ARGS)
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
 
@@ -42,8 +42,8 @@ test-pods: $(VENV)/developing  ## Pods and the Helm chart on a real Kubernetes: 
 	$(call say,'Tests: pods')
 	@tests/cluster/run agent daemon bash c-cpp javascript python -- $(BIN)/pytest -m pods $(ARGS)
 
-chaos: $(VENV)/developing  ## Daemons, brokers and stores killed by a schedule of chance (SEED=7 replays one, LONG=1 takes more)
-	@$(if $(SEED),SEED=$(SEED)) $(if $(LONG),LONG=$(LONG)) $(BIN)/pytest -m chaos $(ARGS)
+chaos: $(VENV)/developing  ## Daemons, brokers and stores killed by a schedule of chance (SEED=7 replays one, BUS=nats on one bus, LONG=1 takes more)
+	@$(if $(SEED),SEED=$(SEED)) $(if $(LONG),LONG=$(LONG)) $(if $(BUS),BUS=$(BUS)) $(BIN)/pytest -m chaos $(ARGS)
 
 hostile: $(VENV)/developing  ## Hostile programs at every level
 	@$(BIN)/pytest tests/hostile $(ARGS)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from chaos.bus import TENANT, Answer, Away, Sending
+from chaos.bus import CALM_S, TENANT, Answer, Away, Sending
 from rabbitmq_fixture import Broker
 from runnerd import Job, Result, decode_result, encode
 
@@ -201,15 +201,15 @@ def _result(message: AbstractIncomingMessage) -> Result:
 
 @asynccontextmanager
 async def rabbitmq_bus(node: Broker) -> AsyncIterator[RabbitBus]:
-    if not node.running:
-        await node.start()  # a run that failed left it dead
     async with node.vhost() as vhost:
         bus = RabbitBus(node, vhost)
         keeping = asyncio.ensure_future(bus.keep())
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(CALM_S):
                 await bus.up.wait()
             yield bus
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])
+            if not node.running:
+                await node.start()  # a run that failed left it dead; others use it as well
