@@ -1,7 +1,7 @@
-"""`python -m bench.bare_jetstream URL SLOTS RESULT`: what a worker on JetStream costs that does nothing but its acks, with nats-py alone.
+"""`python -m bench.bare_jetstream URL SLOTS RESULT NAME`: what a worker costs that does nothing but its acks, with nats-py alone.
 
 Each message: the result published to a stream with its ack, the reply, `ack_sync`. So many at once as it fetches. Its streams are as
-those of the daemon. Says `ready`; its input's end ends it.
+those of the daemon, and take `NAME.job.>`. Says `ready`; its input's end ends it.
 """
 
 import asyncio
@@ -12,20 +12,22 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 
-JOBS, RESULTS = "BENCH_JOBS", "BENCH_RES"
 
-
-async def prepare(jetstream: JetStreamContext) -> None:
+async def prepare(jetstream: JetStreamContext, name: str) -> None:
     """Make the streams."""
     await jetstream.add_stream(
         StreamConfig(
-            name=JOBS, subjects=["bench.job.>"], retention=RetentionPolicy.WORK_QUEUE, discard=DiscardPolicy.NEW, max_bytes=1 << 30
+            name=f"{name}_JOBS",
+            subjects=[f"{name}.job.>"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=1 << 30,
         )
     )
     await jetstream.add_stream(
         StreamConfig(
-            name=RESULTS,
-            subjects=["bench.res.>"],
+            name=f"{name}_RES",
+            subjects=[f"{name}.res.>"],
             max_msgs_per_subject=1,
             discard=DiscardPolicy.NEW,
             discard_new_per_subject=True,
@@ -35,19 +37,19 @@ async def prepare(jetstream: JetStreamContext) -> None:
     )
 
 
-async def main(url: str, slots: int, result: bytes) -> None:
+async def main(url: str, slots: int, result: bytes, name: str) -> None:
     """Take jobs until the input ends."""
     client = await nats.connect(url)
     jetstream = client.jetstream()
-    await prepare(jetstream)
+    await prepare(jetstream, name)
     config = ConsumerConfig(ack_wait=15, max_ack_pending=10_000)
-    jobs = await jetstream.pull_subscribe("bench.job.>", durable="bench", stream=JOBS, config=config)
+    jobs = await jetstream.pull_subscribe(f"{name}.job.>", durable="bench", stream=f"{name}_JOBS", config=config)
 
     async def handle(message: Msg) -> None:
         headers = message.headers or {}
-        name = headers["Nats-Msg-Id"]
-        await jetstream.publish(f"bench.res.{name}", result, headers={"Nats-Msg-Id": name})
-        await client.publish(headers["Rd-Reply-To"], result, headers={"Rd-Job-Id": name})
+        job = headers["Nats-Msg-Id"]
+        await jetstream.publish(f"{name}.res.{job}", result, headers={"Nats-Msg-Id": job})
+        await client.publish(headers["Rd-Reply-To"], result, headers={"Rd-Job-Id": job})
         await message.ack_sync()
 
     async def work() -> None:
@@ -66,4 +68,4 @@ async def main(url: str, slots: int, result: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), sys.argv[4]))

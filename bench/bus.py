@@ -14,7 +14,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from . import jobs
-from .bare_jetstream import prepare
 from .brokers import nats_server
 from .jobs import HELLO
 from .measures import Size
@@ -105,7 +104,6 @@ async def submitting() -> AsyncIterator[tuple[Path, str, Client, Submitter]]:
     async with scratch() as directory, nats_server(directory) as url:
         client = await nats.connect(url)
         try:
-            await prepare(client.jetstream())
             submitter = Submitter(client)
             await submitter.listen()
             yield directory, url, client, submitter
@@ -121,18 +119,20 @@ def settings(directory: Path, url: str, *more: str) -> tuple[str, ...]:
 
 async def jetstream(samples: Samples, size: Size) -> None:
     """Durable jobs that do nothing, with their records on disk, in memory and in JetStream, against a bare worker with the same acks."""
-    for store in ("disk", "memory", "jetstream"):
+    for store in size.bus_stores:
         name = "jetstream" if store == "disk" else f"jetstream_{store}_store"
         async with submitting() as (directory, url, _, submitter):
             at = (f"store.kv.url={url}",) if store == "jetstream" else ()
             flags = settings(directory, url, f"store.kv.kind={store}", "store.blob.kind=memory", *at)
             async with (
                 worker(directory, "noop", "nats", *flags) as daemon,
-                worker(directory, "bare_jetstream", url, str(SLOTS), RESULT) as bare,
+                worker(directory, "bare_jetstream", url, str(SLOTS), RESULT, "bare") as bare,
+                worker(directory, "bare_jetstream", url, "1", RESULT, "loop") as loop,
             ):
                 sides = (
                     submitter.side(f"{name}_noop", daemon, "rd.v1.job.bench.std.py", NOOP),
-                    submitter.side(f"{name}_bare", bare, "bench.job.py", NOOP),
+                    submitter.side(f"{name}_bare", bare, "bare.job.py", NOOP),
+                    submitter.side(f"{name}_one_at_a_time", loop, "loop.job.py", NOOP),
                 )
                 await compare(samples, name, *sides, rounds=size.rounds, turns=size.turns, jobs=size.bus_jobs)
 

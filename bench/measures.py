@@ -31,10 +31,12 @@ class Size:
     """Of what is slow or steady."""
     bus_jobs: int
     """Jobs of a backlog on the bus, per turn."""
+    bus_stores: tuple[str, ...]
+    """Where the records of durable jobs are."""
 
 
-FULL = Size(rounds=250, seconds=2.0, turns=6, backlog=100_000, repeats=20, bus_jobs=1000)
-QUICK = Size(rounds=5, seconds=0.3, turns=1, backlog=500, repeats=2, bus_jobs=60)
+FULL = Size(rounds=250, seconds=2.0, turns=6, backlog=100_000, repeats=20, bus_jobs=1000, bus_stores=("disk", "memory", "jetstream"))
+QUICK = Size(rounds=5, seconds=0.3, turns=1, backlog=500, repeats=2, bus_jobs=60, bus_stores=("disk",))
 
 Measure = Callable[[Samples, Size], Coroutine[Any, Any, None]]
 

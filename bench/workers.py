@@ -124,9 +124,13 @@ class Side:
     """Submit so many while nobody takes any, then let them be taken; seconds until the last answer."""
 
 
-async def compare(samples: Samples, name: str, ours: Side, bare: Side, *, rounds: int, turns: int, jobs: int) -> None:
-    """`<name>_p50_ratio` and `<name>_throughput_ratio`, both in turn, and what each spends of the processor."""
-    for side in (ours, bare):
+async def compare(samples: Samples, name: str, ours: Side, bare: Side, *others: Side, rounds: int, turns: int, jobs: int) -> None:
+    """`<name>_p50_ratio` and `<name>_throughput_ratio`, all sides in turn, and what each does in a second and spends of the processor.
+
+    The ratio of the throughputs is the median over all turns: whatever else the machine does meanwhile hits one turn or another.
+    """
+    sides = (ours, bare, *others)
+    for side in sides:
         await side.burst(max(20, jobs // 5))
         await asyncio.sleep(0.2)
     for _ in range(rounds):
@@ -134,19 +138,19 @@ async def compare(samples: Samples, name: str, ours: Side, bare: Side, *, rounds
             samples.add(f"{side.name}_ms", await side.once())
             await asyncio.sleep(0.002)
     samples.result(f"{name}_p50_ratio", p50(samples.raw[f"{ours.name}_ms"]) / p50(samples.raw[f"{bare.name}_ms"]))
-    spent = {ours.name: 0.0, bare.name: 0.0}
-    took = {ours.name: 0.0, bare.name: 0.0}
+    spent = {side.name: 0.0 for side in sides}
+    took: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(turns):
-        for side in (ours, bare):
+        for side in sides:
             before = machine.cpu_s(side.worker.pid)
             seconds = await side.burst(jobs)
             await asyncio.sleep(0.1)  # until the last acks are through
-            took[side.name] += seconds
+            took[side.name].append(seconds)
             spent[side.name] += machine.cpu_s(side.worker.pid) - before
             samples.add(f"{side.name}_per_s", jobs / seconds)
-    samples.result(f"{name}_throughput_ratio", took[bare.name] / took[ours.name])
-    for side in (ours, bare):
-        samples.result(f"{side.name}_per_s", turns * jobs / took[side.name])
+    samples.result(f"{name}_throughput_ratio", p50([b / a for a, b in zip(took[ours.name], took[bare.name], strict=True)]))
+    for side in sides:
+        samples.result(f"{side.name}_per_s", jobs / p50(took[side.name]))
         samples.result(f"{side.name}_cpu_ms_per_job", spent[side.name] * 1000 / (turns * jobs))
 
 
