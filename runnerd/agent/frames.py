@@ -49,10 +49,15 @@ class FrameError(Exception):
     """The peer sent something that is no frame."""
 
 
-def pack(header: Header, body: bytes | memoryview = b"") -> bytes:
-    """One frame as bytes."""
+def begin(header: Header, size: int) -> bytes:
+    """A frame up to its body of so many bytes."""
     head = json.dumps(header, separators=(",", ":")).encode()
-    return HEAD.pack(len(head), len(body)) + head + body
+    return HEAD.pack(len(head), size) + head
+
+
+def pack(header: Header, body: bytes | memoryview = b"") -> bytes:
+    """One frame as bytes. A large body is better sent behind `begin`, without a copy of it."""
+    return begin(header, len(body)) + body
 
 
 class Unpacker:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .frames import FrameError, Header, Unpacker, pack
+from .frames import FrameError, Header, Unpacker, begin
 from .lasting import LastingRun, NestedRun, Remains
 from .loop import Channel, Loop
 from .run import Run
@@ -141,7 +141,9 @@ class Lease:
     def emit(self, header: Header, body: bytes = b"") -> None:
         """Send a frame to the executor; the job's output waits while it does not read."""
         run = self._run  # where nobody listens live, a short job's frames go out together: each write wakes the executor
-        self._channel.write(pack(header, body), hold=run is not None and not run.stream and header["type"] in HELD)
+        hold = run is not None and not run.stream and header["type"] in HELD
+        self._channel.write(begin(header, len(body)), hold)
+        self._channel.write(body, hold)
         if self._channel.full and self._slot is not None:
             self._made_wait = True
             self._slot.pause_output(True)

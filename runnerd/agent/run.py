@@ -7,7 +7,7 @@ import time
 from typing import Any, Protocol
 
 from .clock import Clock
-from .frames import Header, pack
+from .frames import Header, begin, pack
 from .gathering import Gathering, GatheringListener
 from .keeping import Keeping
 from .loop import Loop, Timer
@@ -90,12 +90,16 @@ class Run:
         self._inputs[name] = self._inputs.get(name, 0) + len(body)
         if not header.get("more"):
             self._files_left -= 1
-        self._slot.send(pack({"name": name, "more": True} if header.get("more") else {"name": name}, body))
+        self._pass_on({"name": name, "more": True} if header.get("more") else {"name": name}, body)
 
     def state(self, header: Header, body: bytes) -> None:
         """Pass a piece of the snapshot on to the child that is to load it."""
         if self._begins and self._keeping is not None and self._keeping.load:
-            self._slot.send(pack({"type": "state", "more": True} if header.get("more") else {"type": "state"}, body))
+            self._pass_on({"type": "state", "more": True} if header.get("more") else {"type": "state"}, body)
+
+    def _pass_on(self, header: Header, body: bytes) -> None:
+        self._slot.send(begin(header, len(body)))
+        self._slot.send(body)
 
     def end(self, cause: str) -> None:
         """End the stage that runs, because of `timeout` or `output`."""
