@@ -166,15 +166,13 @@ async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: 
 
 
 async def test_no_cell_or_mount_or_cgroup_is_left(languages: dict[str, Language], py: Language) -> None:
-    def ours() -> tuple[int, int]:
-        with open("/proc/mounts") as mounts:
-            return len(mounts.readlines()), len(os.listdir("/proc/self/fd"))
-
-    before = ours()
+    descriptors = len(os.listdir("/proc/self/fd"))
     async with open_local(LocalSettings(), 2, languages.values()) as executor:
         await run(executor, py, "print(1)")
-        pid = executor.agent_pid
-    assert ours() == before
+        pid, directory = executor.agent_pid, str(executor._directory)
+    with open("/proc/mounts") as mounts:
+        assert [mount for mount in mounts if directory in mount] == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name.startswith(f"runnerd-{pid}-")] == []
     assert not os.path.exists(f"/proc/{pid}")
 
