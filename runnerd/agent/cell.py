@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from typing import NoReturn
 
 from . import child, forks, landlock, linux, quota, reach, reaper, seccomp, tree
@@ -40,6 +41,8 @@ PRIORITY = -15
 """So that a job with many processes can't keep PID 1 from ending them."""
 WATCH_MS = 50
 """How often memory is looked at where no cgroup limits it."""
+GONE_ROUNDS, GONE_S = 100, 0.001
+"""How often, and how long after another, a cell looks whether threads of its child that have ended are gone."""
 RENEW_BY_UNLINK = 8
 """Up to so many files are unlinked one by one: cheaper than a new mount."""
 
@@ -278,7 +281,7 @@ class Cell:
         self._reap()
         if not self._child:
             return  # that was told
-        if not reaper.stopped(self._child) or self._reaper.tasks() != 1 or self._reaper.tasks() != 1:
+        if not self._alone() or not reaper.stopped(self._child) or not self._alone(patient=False):
             self._kill()
             return
         cpu, rss = reaper.usage(self._child)
@@ -286,6 +289,18 @@ class Cell:
         spent, self._awake_ns = cpu - self._awake_ns, cpu
         self._told_ns += spent
         self._control.send(KILLED.pack(b"s", max(0, spent), rss) + self._directories[0].only_file())
+
+    def _alone(self, patient: bool = True) -> bool:
+        """Whether the child is all that there is, with one thread: looked at twice, for what is just being forked.
+
+        A thread that was waited for may take a moment to be gone, and nothing tells when it is.
+        """
+        for _ in range(GONE_ROUNDS if patient else 1):
+            if self._reaper.tasks() == 1 == self._reaper.tasks():
+                return True
+            if patient:
+                time.sleep(GONE_S)
+        return False
 
     def _wake(self) -> None:
         self._child, self._sleeper = self._sleeper, 0
