@@ -39,8 +39,8 @@ async def prepare(jetstream: JetStreamContext, name: str) -> None:
 
 async def main(url: str, slots: int, result: bytes, name: str) -> None:
     """Take jobs until the input ends."""
-    client = await nats.connect(url)
-    jetstream = client.jetstream()
+    client = await nats.connect(url, connect_timeout=60)
+    jetstream = client.jetstream(timeout=60)
     await prepare(jetstream, name)
     config = ConsumerConfig(ack_wait=15, max_ack_pending=10_000)
     jobs = await jetstream.pull_subscribe(f"{name}.job.>", durable="bench", stream=f"{name}_JOBS", config=config)
@@ -50,7 +50,7 @@ async def main(url: str, slots: int, result: bytes, name: str) -> None:
         job = headers["Nats-Msg-Id"]
         await jetstream.publish(f"{name}.res.{job}", result, headers={"Nats-Msg-Id": job})
         await client.publish(headers["Rd-Reply-To"], result, headers={"Rd-Job-Id": job})
-        await message.ack_sync()
+        await message.ack_sync(timeout=60)
 
     async def work() -> None:
         while True:

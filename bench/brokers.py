@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .daemon import free_port
 
-START_S = 120.0
+START_S = 300.0
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 

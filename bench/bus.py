@@ -102,7 +102,7 @@ async def scratch() -> AsyncIterator[Path]:
 async def submitting() -> AsyncIterator[tuple[Path, str, Client, Submitter]]:
     """A server of its own, and who submits."""
     async with scratch() as directory, nats_server(directory) as url:
-        client = await nats.connect(url)
+        client = await nats.connect(url, connect_timeout=60)
         try:
             submitter = Submitter(client)
             await submitter.listen()

@@ -68,7 +68,7 @@ class NoopExecutor:
     async def connected(self, url: str) -> Client:
         """A connection that the daemon knows nothing of."""
         if self._client is None:
-            self._client = await nats.connect(url)
+            self._client = await nats.connect(url, connect_timeout=60)
         return self._client
 
 
