@@ -69,7 +69,7 @@ async def test_a_job_is_left_to_the_bus_and_its_result_is_there_later(commands: 
     )
     waits, too_early = await asyncio.gather(commands("result", "one"), commands("cancel", "one"))
     assert (waits.code, waits.out) == (123, "")
-    assert "one is queued: --wait" in waits.err
+    assert waits.err == "runnerd: one is queued\nrunnerd: --wait waits for its result\n"
     assert (too_early.code, "try again when one runs" in too_early.err) == (125, True)
     executor = Executor()
     async with commands.bus.daemon(executor):
@@ -137,6 +137,7 @@ async def test_waiting_shows_output_and_leaving_lets_the_job_go_on(commands: Com
     assert executor.starts["one"] == 1
 
 
+@pytest.mark.slow
 async def test_files_that_a_job_leaves_are_saved_later(commands: Commands, tmp_path: Path) -> None:
     early = await commands.submit("files 2 10", "--out", str(tmp_path / "out"))
     assert (early.code, "runnerd result ID --out DIR" in early.err) == (125, True)
@@ -163,7 +164,7 @@ async def test_a_killed_server_comes_back_and_all_go_on(commands: Commands) -> N
         waiting = await commands.start("submit", commands.write("wait"), "--id", "one", "--wait")
         await said(waiting, "job one")
         tailing = await commands.start("tail", "one")
-        await said(tailing, "one is ")
+        await said(tailing, "runnerd: one")
         await wait_until(lambda: executor.running["one"] == 1, "it runs")
         await bus.server.kill()
         executor.go.set()
@@ -174,6 +175,7 @@ async def test_a_killed_server_comes_back_and_all_go_on(commands: Commands) -> N
     assert executor.starts["one"] == 1
 
 
+@pytest.mark.slow
 async def test_a_server_that_stays_away_is_told_with_the_way_back(commands: Commands) -> None:
     executor = Executor()
     bus = commands.bus
@@ -181,7 +183,7 @@ async def test_a_server_that_stays_away_is_told_with_the_way_back(commands: Comm
         waiting = await commands.start("submit", commands.write("wait"), "--id", "one", "--wait", "--patience", "1")
         await said(waiting, "job one")
         tailing = await commands.start("tail", "one", "--patience", "1")
-        await said(tailing, "one is ")
+        await said(tailing, "runnerd: one")
         await wait_until(lambda: executor.running["one"] == 1, "it runs")
         await bus.server.kill()
         async with several(waiting, tailing) as found:

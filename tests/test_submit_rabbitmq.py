@@ -39,7 +39,7 @@ async def test_a_job_and_its_result_now_and_later(rabbitmq: Broker) -> None:
         )
         assert [each.code for each in found] == [3, 3, 0, 123]
         assert found[2].out == "hi"
-        assert "typo: no daemon has seen it; it may wait in a queue: --wait waits" in found[3].err
+        assert "typo: no daemon has seen it; it may wait in a queue\nrunnerd: --wait waits" in found[3].err
 
 
 async def test_a_job_is_cancelled_where_it_runs_and_before_it_comes(rabbitmq: Broker) -> None:
@@ -73,7 +73,7 @@ async def test_a_killed_broker_comes_back_and_all_go_on(rabbitmq: Broker) -> Non
         await said(waiting, "job one")
         await wait_until(lambda: b.services.running, "it runs")
         tailing = await started(*arguments(b, "tail", "one", "--patience", "120"))
-        await said(tailing, "one is running")
+        await said(tailing, "runnerd: one")
         gone = await started(*arguments(b, "result", "one", "--wait", "--patience", "0.1"))
         await said(gone, "waiting for its result")
         await listened_to(b, "rd.events")

@@ -73,6 +73,11 @@ class Link:
             with suppress(Lost, AMQPError, ConnectionError):  # the connection is about to go
                 await steady(queue.delete(if_unused=False, if_empty=False))
 
+    def missing(self, error: ChannelNotFoundEntity) -> Saturated:
+        """The broker has closed the channel, as something is not there: say so."""
+        self._end()
+        return Saturated(f"{said(error).removeprefix('NOT_FOUND - ')}: `runnerd bus init` makes it")
+
     async def close(self) -> None:
         """Close the connection, and the queue with it."""
         self._end()
@@ -132,7 +137,7 @@ class Links:
         except Lost:
             raise
         except ChannelNotFoundEntity as error:
-            raise _missing(error) from None
+            raise link.missing(error) from None
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for a connection that goes away
             raise Lost(f"RabbitMQ did not take {key}: {said(error)}") from None
 
@@ -150,7 +155,7 @@ class Links:
         except Lost:
             raise
         except ChannelNotFoundEntity as error:
-            raise _missing(error) from None
+            raise link.missing(error) from None
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for a connection that goes away
             raise Lost(f"can't listen to the exchange {exchange}: {said(error)}") from None
         return link, queue
@@ -196,10 +201,6 @@ async def steady(act: Awaitable[T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise Lost("the connection to RabbitMQ was lost") from None
-
-
-def _missing(error: ChannelNotFoundEntity) -> Saturated:
-    return Saturated(f"{said(error).removeprefix('NOT_FOUND - ')}: `runnerd bus init` makes it")
 
 
 def said(error: BaseException) -> str:

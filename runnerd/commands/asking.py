@@ -19,8 +19,8 @@ from .buses import Bus, bus_of, reached
 from .ending import UNKNOWN, say
 from .options import SERVER_VARIABLE
 
-SENT_S = 5.0
-"""How long the bus may take to keep a job, in seconds."""
+CONNECT_S, SENT_S = 10.0, 5.0
+"""How long the bus may take to answer at all, and to keep a job, in seconds."""
 
 _PASSWORD = re.compile(r"//[^/@,]*@")
 
@@ -77,7 +77,7 @@ class Asked(Struct, frozen=True, kw_only=True):
         try:
             found = await client.status(self.job_id)
         except Saturated as error:
-            return Pending("unseen", f"{self.job_id}: {error}, so nobody can tell whether it waits")
+            return Pending("unseen", f"{self.job_id}: nobody can tell whether it waits: {error}")
         if isinstance(found, str):
             return Pending(found, f"{self.job_id} is {found}")
         if found is None and self.bus.kind == "rabbitmq":
@@ -110,5 +110,5 @@ def asked(job_id: str, tenant: str, *, server: str, kind: str, inbox: str, file:
         tenant=tenant,
         bus=bus,
         options=(*options, *(word for flag in flags for word in ("--set", flag))),
-        patience=Patience(sent_s=min(SENT_S, patience_s), refused_s=patience_s),
+        patience=Patience(connect_s=CONNECT_S, sent_s=min(SENT_S, patience_s), refused_s=patience_s),
     )

@@ -55,7 +55,7 @@ async def _cancel(target: "Asked", *, json: bool) -> int:
         try:
             after = await client.cancel(target.job_id)
         except Saturated as error:
-            raise RunnerdError(f"{error}: a job is cancelled by a daemon: try again when one runs") from None
+            raise RunnerdError(f"a job is cancelled by a daemon, so try again when one runs: {error}") from None
     if after is None:
         return target.unknown(json=json)
     was = "no daemon had seen it; if it comes, it does not run" if before.state == "unseen" else f"it was {before.state}"

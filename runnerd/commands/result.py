@@ -56,7 +56,8 @@ async def _result(target: "Asked", *, wait: bool, json: bool, out: str, force: b
         if found is None:
             return target.unknown(json=json)
         if not isinstance(found, Result) and not wait:
-            say(f"{found.line}: --wait waits for its result")
+            say(found.line)
+            say("--wait waits for its result")
             return target.pending(found.state, NOT_YET, json=json)
         ended = found if isinstance(found, Result) else await _awaited(client, target, found.line)
     if not json:
@@ -65,6 +66,7 @@ async def _result(target: "Asked", *, wait: bool, json: bool, out: str, force: b
 
 
 async def _awaited(client: "Client", target: "Asked", line: str) -> "Result":
-    say(f"{line}: waiting for its result")
+    say(line)
+    say("waiting for its result")
     async with target.goes_on():
         return await client.wait(target.job_id)

@@ -33,8 +33,8 @@ async def connected(nats: "Nats") -> AsyncGenerator[tuple[Api, Topology]]:
 
 
 async def prepare(nats: "Nats", *, make: bool) -> Prepared | None:
-    """See `Ingress.prepare`."""
-    if nats.jetstream.streams == "off":
+    """See `Ingress.prepare`. The embedded server is there only while its daemon runs, which prepares it."""
+    if nats.jetstream.streams == "off" or (not nats.url and nats.jetstream.streams != "verify"):
         return None
     async with connected(nats) as (api, topology):
         found = await Setup(api, topology).look(make=make)
