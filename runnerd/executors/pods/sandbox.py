@@ -42,7 +42,8 @@ class PodSandbox(AgentSandbox):
             end = await self._end()
             if end is None:
                 raise
-            if not end.limit or isinstance(error, NotBegun):
+            of_another = self._served > 1 and isinstance(error, NotBegun)  # the job before it did that, and this one can run elsewhere
+            if not end.limit or of_another:
                 raise type(error)(f"{end.reason} ({error})") from error
             yield self._over_a_limit(job, limits, end)
 
