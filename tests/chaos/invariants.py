@@ -11,7 +11,7 @@ from chaos.run import recorded as stands
 from chaos.schedule import Planned
 from runnerd import Result
 
-MORE_FILES, MORE_TASKS, MORE_RSS_MB = 24, 3, 96.0
+MORE_FILES, MORE_TASKS, MORE_RSS_MB = 24, 3, 48.0
 """Connections to the store are kept, up to 20."""
 HEAD = 24
 """First letters of the output, which have the mark of the start; a large output is cut where it is told."""

@@ -99,10 +99,14 @@ async def check(run: Run) -> None:
     none({job.id: "" for job in late if job.id not in told}, "another job under its id is not answered")
     await check_told(run, results)
     await check_letters(run, results)
-    run.counts |= {"answers": len(run.bus.answers), "redelivered": await run.bus.redelivered()}
     assert run.before is not None
-    for place in run.places:
-        await until_settled(run.before, place)
+    held = [await until_settled(run.before, place) for place in run.places]
+    run.counts |= {
+        "answers": len(run.bus.answers),
+        "redelivered": await run.bus.redelivered(),
+        "MB more": round(max(each.rss_mb for each in held) - run.before.rss_mb),
+        "files more": max(each.files for each in held) - run.before.files,
+    }
     for place in run.places:
         assert await place.drain() == 0
     assert not tracebacks(run), f"in the log: {tracebacks(run)}"
@@ -111,15 +115,16 @@ async def check(run: Run) -> None:
         assert word not in log, f"{word} in the log"
 
 
-async def until_settled(before: Held, place: Place) -> None:
+async def until_settled(before: Held, place: Place) -> Held:
     """Wait until a daemon holds no more than at its start; fails with what it holds."""
     deadline = asyncio.get_running_loop().time() + SETTLED_S
     while True:
+        now = await place.held()
         try:
-            check_held(before, await place.held(), place.name)
+            check_held(before, now, place.name)
         except AssertionError:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.2)
         else:
-            return
+            return now
