@@ -16,13 +16,16 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import nats
 import pytest
 import typer
+import yaml
 
 from distributions import site
 from hosting import hosted
-from runnerd import Job, decode_job, decode_result, encode
+from runnerd import Job, Result, ToolCall, decode_job, decode_result, encode
 from runnerd.__main__ import app
+from runnerd.client import connect_jetstream
 from runnerd.config import load_config
 from runnerd.daemon import Daemon, open_daemon
 from runnerd.executors.local import LEVELS
@@ -146,8 +149,57 @@ async def test_nats_py(daemon: Daemon) -> None:
     assert (await said_by(sys.executable, "-c", here(EXAMPLES["nats-py"], daemon))).split()[:2] == ["ok", "6"]
 
 
+async def test_submit(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "report.py").write_text("print(open('data.csv').read())\nopen('report.txt', 'w').write('done')\n")
+    (tmp_path / "data.csv").write_text("6,7")
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(3600)\n")
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RUNNERD_URL": daemon.addresses["nats"]}
+    said = await said_by("bash", "-euc", EXAMPLES["submit"], cwd=tmp_path, env=environ)
+    *lines, cancelled = said.splitlines()
+    assert lines == ["report-1", "6,7", "6,7", "endless-1"]
+    assert cancelled.startswith("endless-1: cancelled: it was ")
+    assert (tmp_path / "results" / "report.txt").read_text() == "done"
+
+
+async def test_client(daemon: Daemon) -> None:
+    said = (await said_by(sys.executable, "-c", here(EXAMPLES["client"], daemon))).splitlines()
+    assert (said[0].split()[:2], said[1:]) == (["kept", "as"], ["42", "ok"])
+
+
+async def test_nats_tool(daemon: Daemon) -> None:
+    """What its commands send and read, by a client of ours: the tool itself is not here."""
+    submit, status, output, result = (shlex.split(line) for line in EXAMPLES["nats-durable"].splitlines())
+    assert submit[:4] == ["nats", "request", "-H", "Rd-Output:events"]
+    assert status[:2] == ["nats", "request"]
+    assert [(each[:3], each[4]) for each in (output, result)] == [(["nats", "stream", "get"], "--last-for")] * 2
+    async with await nats.connect(daemon.addresses["nats"]) as client:
+        sent = await client.request(submit[4], submit[5].encode(), headers={"Rd-Output": "events"}, timeout=30)
+        assert json.loads(sent.data)["stream"] == "RD_JOBS"
+        assert json.loads((await client.request(status[2], status[3].encode(), timeout=30)).data)
+        async with connect_jetstream(daemon.addresses["nats"]) as other:
+            assert (await other.wait(result[5].rpartition(".")[2])).stdout == "42\n"
+        found = {each[3]: await client.jetstream().get_last_msg(each[3], each[5]) for each in (output, result)}
+        assert [json.loads(msg.data or b"")["type"] for msg in found.values()] == ["output", "result"]
+
+
 async def test_interactive(daemon: Daemon) -> None:
     assert (await said_by(sys.executable, "-c", here(EXAMPLES["interactive"], daemon))).strip() == "name? hello world"
+
+
+async def test_tools(daemon: Daemon) -> None:
+    said = await said_by(sys.executable, "-c", here(EXAMPLES["tools"], daemon))
+    assert said.splitlines() == ["{'city': 'Praha', 'degrees': 21}", "there is no such place"]
+
+
+async def test_tools_bash(daemon: Daemon) -> None:
+    said = re.findall(r'\{"id.*?\}(?=,| or|$)', EXAMPLES["tools-bash"].splitlines()[-1])
+    events = daemon.submit(Job(lang="bash", code=EXAMPLES["tools-bash"], tools=("weather",)))
+    async for event in events:
+        if isinstance(event, ToolCall):
+            assert (event.name, json.loads(event.arguments)) == ("weather", {"city": "Praha"})
+            await daemon.answer(event.tenant, event.id, event.call, b'{"city":"Praha","degrees":21}')
+    assert isinstance(event, Result)
+    assert event.stdout.strip() == said[0]
 
 
 async def test_session(daemon: Daemon, tmp_path: Path) -> None:
@@ -197,6 +249,13 @@ def test_toml(tmp_path: Path) -> None:
     assert config.settings.ingress.keys() == {"nats"}
 
 
+def test_reuse(tmp_path: Path) -> None:
+    (tmp_path / "runnerd.toml").write_text(EXAMPLES["reuse"])
+    settings = load_config(find_plugins(), environ={}, directory=tmp_path).settings
+    assert settings.isolation.reuse == ("session",)
+    assert settings.languages["py"].reuse == "session"
+
+
 def test_runnerd_toml_of_the_checkout() -> None:
     load_config(find_plugins(), environ={}, directory=ROOT)
 
@@ -210,6 +269,11 @@ def test_plugin(tmp_path: Path) -> None:
 def test_plugin_project() -> None:
     project = tomllib.loads(EXAMPLES["plugin-project"])
     assert list(project["project"]["entry-points"]["runnerd"].values()) == project["tool"]["setuptools"]["py-modules"]
+
+
+def test_prometheus() -> None:
+    (scraped,) = yaml.safe_load(EXAMPLES["prometheus"])["scrape_configs"]
+    assert set(scraped) == {"job_name", "authorization", "static_configs"}  # at the path that Prometheus takes by itself: /metrics
 
 
 def test_systemd() -> None:
