@@ -7,7 +7,6 @@ images are `images/build`'s; K8S_IMAGE_REGISTRY and K8S_IMAGE_TAG name others.
 import asyncio
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from docker_fixture import engine
 from runnerd.executors.pods.cluster import PODS, Cluster, Object, Resource, open_cluster
 from runnerd.executors.pods.executor import PodExecutor, open_pods
 from runnerd.executors.pods.settings import PodSettings
@@ -36,7 +36,7 @@ def kubeconfig() -> Iterator[str]:
     """The file that says where the cluster is; what was started for it is stopped after the block."""
     if given := os.environ.get("KUBECONFIG"):
         yield given
-    elif shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+    elif engine():
         from testcontainers.k3s import K3SContainer  # noqa: PLC0415 - an engine is needed to use it
 
         with K3SContainer() as k3s:

@@ -1,9 +1,10 @@
 """The contract of an ingress, kept by each of the bundled ones."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,12 +16,27 @@ from runnerd_plugins.ingress.nats import Nats
 from runnerd_plugins.ingress.nats.jetstream.settings import JetStream
 from runnerd_plugins.ingress.rabbitmq import RabbitMq
 
+from docker_fixture import engine
 from http_services import KEY, http
 from nats_fixture import nats_client, nats_server, wait_until
 from rabbitmq_bench import Client as RabbitMqClient
 from rabbitmq_bench import client as rabbitmq_client
 from rabbitmq_fixture import Broker
-from runnerd import Conflict, Event, Ingress, Job, OverLimit, Rejected, Result, RunnerdError, Saturated, decode_event, decode_result, encode
+from runnerd import (
+    Conflict,
+    Event,
+    Ingress,
+    Job,
+    OverLimit,
+    Rejected,
+    Result,
+    RunnerdError,
+    Saturated,
+    decode_event,
+    decode_result,
+    encode,
+    new_id,
+)
 from runnerd.testing import IngressContract, TalkContract
 
 REFUSED = {400: Rejected, 409: Conflict, 413: OverLimit}
@@ -248,3 +264,25 @@ class TestRabbitMq(TalkContract):
     async def caller(self, address: str) -> AsyncIterator[RabbitMqCaller]:
         async with rabbitmq_client(address) as client:
             yield RabbitMqCaller(client)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not engine(), reason="no Docker engine runs here: RabbitMQ is then tested in Debian's version alone")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:testcontainers")
+class TestRabbitMqInContainers(TestRabbitMq):
+    """Newer releases, which are no packages of Debian."""
+
+    @pytest.fixture(scope="class", params=["3.13", "4.1"])
+    def container(self, request: pytest.FixtureRequest) -> Iterator[Any]:
+        from testcontainers.rabbitmq import RabbitMqContainer  # noqa: PLC0415 - an engine is needed to use it
+
+        with RabbitMqContainer(f"rabbitmq:{request.param}") as container:
+            yield container
+
+    @pytest.fixture
+    async def place(self, container: Any) -> tuple[str, int]:
+        self.vhost = new_id()
+        for words in (["add_vhost", self.vhost], ["set_permissions", "-p", self.vhost, "guest", ".*", ".*", ".*"]):
+            code, said = await asyncio.to_thread(container.exec, ["rabbitmqctl", *words])
+            assert code == 0, said
+        return container.get_container_host_ip(), int(container.get_exposed_port(container.port))
