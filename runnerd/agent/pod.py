@@ -191,6 +191,11 @@ class PodServer(Server):
 class PodLease(Lease):
     """The one lease. When its job is over nothing is made ready for another; the executor hangs up, and all ends."""
 
+    def lose(self, reason: str) -> None:
+        """There is no other slot: everything ends, once the executor has been told."""
+        super().lose(reason)
+        self._loop.call_after(TELL_S, lambda: self._server.forget(self))
+
     def over(self) -> None:
         """The job is over."""
         if self._kept():

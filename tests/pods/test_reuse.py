@@ -65,6 +65,7 @@ class TestSession:
             lost = asyncio.create_task(sandbox._wire.wait_closed())
             os.kill(pid, signal.SIGKILL)
             assert await lost == "its interpreter ended while it waited for the next job"
+            assert await agent.ended() == 0
 
     async def test_it_ends_with_its_lease(self, program: Path) -> None:
         async with container(program) as agent:
