@@ -1,6 +1,8 @@
 """runnerd runs untrusted code as jobs. These are the public names: all that a plugin may import."""
 
+from .answers import Answered, State, Taken
 from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
+from .counting import Counters
 from .cut import cut_output, cut_result
 from .description import Description, Example, Message, Operation, Parameter, Server
 from .errors import (
@@ -54,10 +56,12 @@ __all__ = [
     "JSON",
     "MSGPACK",
     "TOKEN",
+    "Answered",
     "Blob",
     "Blobs",
     "ConfigError",
     "Conflict",
+    "Counters",
     "DeadLetter",
     "DeadLetters",
     "Delivery",
@@ -99,11 +103,13 @@ __all__ = [
     "Snapshot",
     "Stage",
     "Started",
+    "State",
     "StateInfo",
     "Status",
     "Store",
     "StoreError",
     "Stored",
+    "Taken",
     "ToolCall",
     "Turns",
     "Usage",

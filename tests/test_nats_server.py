@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from runnerd_plugins.ingress.nats import Nats
-from runnerd_plugins.ingress.nats.counters import Counters
+from runnerd_plugins.ingress.nats.log import log
 
 from fake_services import FakeServices
 from nats_fixture import nats_client, wait_until
 from nats_ingress import result_of
-from runnerd import IngressError, Job, encode
+from runnerd import Counters, IngressError, Job, encode
 
 
 def embedded(directory: Path, **settings: object) -> Nats:
@@ -174,7 +174,7 @@ async def test_it_asks_for_what_the_daemon_shows(tmp_path: Path) -> None:
 
 async def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     ingress = embedded(tmp_path, server_stop_s=0.2)
-    async with ingress._embedded().open(Counters()):
+    async with ingress._embedded().open(Counters(log)):
         (server,) = children_in(tmp_path)
         os.kill(server, signal.SIGSTOP)
     assert list(children_in(tmp_path)) == []

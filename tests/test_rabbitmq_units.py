@@ -7,15 +7,15 @@ from aio_pika import Message
 from pamqp.commands import Basic
 from runnerd_plugins.ingress.rabbitmq import RabbitMq
 from runnerd_plugins.ingress.rabbitmq.bus import Bus, NotSent
-from runnerd_plugins.ingress.rabbitmq.counters import Counters
 from runnerd_plugins.ingress.rabbitmq.credentials import places
+from runnerd_plugins.ingress.rabbitmq.log import log
 from runnerd_plugins.ingress.rabbitmq.outcome import encodable
 from runnerd_plugins.ingress.rabbitmq.reply import heading, reply_problem
 from runnerd_plugins.ingress.rabbitmq.request import answer_type, folded
 from runnerd_plugins.ingress.rabbitmq.shown import shown
 from runnerd_plugins.ingress.rabbitmq.topology import Address, Topology
 
-from runnerd import JSON, MSGPACK
+from runnerd import JSON, MSGPACK, Counters
 
 TOPOLOGY = Topology(prefix="rd", classes=("hi", "std"), delays_s=(1, 10))
 PREFIXES = ("amq.rabbitmq.reply-to.", "amq.gen-", "rd.reply.", "rd.")
@@ -105,7 +105,7 @@ def test_headers_that_the_library_can_not_write_are_known() -> None:
 
 @pytest.mark.parametrize("how", ["finish", "keeper"])
 async def test_nothing_waits_for_a_broker_when_the_daemon_has_stopped(how: str, unused_tcp_port: int) -> None:
-    bus = Bus(RabbitMq(url=f"amqp://127.0.0.1:{unused_tcp_port}", patience_s=100_000), TOPOLOGY, Counters())
+    bus = Bus(RabbitMq(url=f"amqp://127.0.0.1:{unused_tcp_port}", patience_s=100_000), TOPOLOGY, Counters(log))
     opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     opened.set_result(None)
     keeper = asyncio.create_task(bus.keep(opened))

@@ -13,11 +13,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runnerd import DeadLetters, Description, Ingress, Language, Prepared, Services, hookimpl, nats_shown
+from runnerd import Counters, DeadLetters, Description, Ingress, Language, Prepared, Services, hookimpl, nats_shown
 
-from .counters import Counters
 from .jetstream import admin
 from .jetstream.settings import JetStream
+from .log import log
 from .server import Server, address
 from .serving import serving
 
@@ -130,7 +130,7 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     @asynccontextmanager
     async def open(self, services: Services) -> AsyncGenerator[str]:
         """Take jobs while the block is open; yields the server's URL. Raises IngressError, naming the server and the cause."""
-        counters = Counters(services.happened)
+        counters = Counters(log, services.happened)
         async with AsyncExitStack() as stack:
             url = self.url or await stack.enter_async_context(self._embedded().open(counters))
             await stack.enter_async_context(serving(self, url, services, counters))

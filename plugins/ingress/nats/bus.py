@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from msgspec import Struct
 from nats.aio.msg import Msg
 
+from runnerd import Counters
+
 from .connection import Connection
-from .counters import Counters
 from .reply import Reply
 from .subjects import Subjects
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from runnerd import IngressError
+from runnerd import Counters, IngressError
 
-from .counters import Counters, log
+from .log import log
 
 if TYPE_CHECKING:
     from .server import Server

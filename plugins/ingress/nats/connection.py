@@ -14,10 +14,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from runnerd import IngressError, __version__, new_id
+from runnerd import Counters, IngressError, __version__, new_id
 
 from .client import HardClient
-from .counters import Counters, log
+from .log import log
 from .tasks import task_group
 
 Receive = Callable[[Msg], Awaitable[None]]

@@ -2,27 +2,18 @@
 
 import asyncio
 
-from msgspec import Struct
 from nats.aio.msg import Msg
 
-from runnerd import TOKEN, Result, RunnerdError, Services
+from runnerd import TOKEN, Result, RunnerdError, Services, State
 
 from .bus import Bus
 from .connection import NoAnswer
-from .counters import log
 from .endpoint import Endpoint
 from .jetstream.queued import Queued
+from .log import log
 from .refusal import BAD_REQUEST, BROKEN, NOT_FOUND, UNAVAILABLE, Refusal
 from .reply import Reply
 from .request import folded
-
-
-class State(Struct, frozen=True, kw_only=True):
-    """The answer about a job that has no result yet."""
-
-    id: str
-    state: str
-    """`queued` or `running`; `scheduled` where it is delayed."""
 
 
 class Control:

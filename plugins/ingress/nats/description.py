@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from runnerd import (
+    Answered,
     Description,
     Event,
     Example,
@@ -18,15 +19,15 @@ from runnerd import (
     Parameter,
     Result,
     Server,
+    State,
+    Taken,
     examples_of,
     nats_shown,
 )
 
 from . import headers
 from .answers import LanguageInfo, LimitsInfo
-from .control import State
 from .headers import Headers, text
-from .input import Answered, Taken
 from .jetstream.description import Durable
 from .refusal import UNAVAILABLE, Refused
 

@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from msgspec import Struct
 from nats.aio.msg import Msg
 
-from runnerd import TOKEN, Conflict, NotFound, OverLimit, Rejected, Services
+from runnerd import TOKEN, Answered, Conflict, NotFound, OverLimit, Rejected, Services, Taken
 
 from .bus import Bus
-from .counters import log
+from .log import log
 from .refusal import BAD_REQUEST, BROKEN, CONFLICT, TOO_LARGE, UNAVAILABLE, Refusal
 from .reply import Reply
 from .request import folded
@@ -22,21 +21,6 @@ _END = "rd-eof"
 """The header of a last piece of input, or of an empty one after it."""
 _FAILED = "rd-failed"
 """The header of an answer that says why a tool failed."""
-
-
-class Taken(Struct, frozen=True, kw_only=True):
-    """The answer about a piece that the job's program has been given, or will be when it starts."""
-
-    id: str
-    bytes: int
-    end: bool
-
-
-class Answered(Struct, frozen=True, kw_only=True):
-    """The answer about an answer to a call: the job's program has it."""
-
-    id: str
-    call: str
 
 
 class Input:

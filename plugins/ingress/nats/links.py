@@ -4,11 +4,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from runnerd import IngressError, nats_access, nats_shown
+from runnerd import Counters, IngressError, nats_access, nats_shown
 
 from .bus import Bus
 from .connection import Bounds, Connection
-from .counters import Counters
 from .subjects import Subjects
 
 if TYPE_CHECKING:

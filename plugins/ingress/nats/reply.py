@@ -10,10 +10,9 @@ from typing import Any
 
 import msgspec
 
-from runnerd import JSON, MSGPACK, Result, cut_result
+from runnerd import JSON, MSGPACK, Counters, Result, cut_result
 
 from .connection import Connection
-from .counters import Counters
 from .refusal import Refusal, Refused
 from .request import answer_type, correlation, job_id, trace
 

@@ -9,8 +9,8 @@ from nats.aio.msg import Msg
 from runnerd import Interrupted, Result, Saturated, Services
 
 from .bus import Bus
-from .counters import log
 from .endpoint import Endpoint
+from .log import log
 from .refusal import BAD_REQUEST, BROKEN, NOT_FOUND, UNAVAILABLE, Refusal
 from .reply import Reply
 from .request import Request, folded, read_request

@@ -15,10 +15,9 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from runnerd import IngressError
+from runnerd import Counters, IngressError
 
 from .child import Child
-from .counters import Counters
 from .tasks import task_group
 
 _LOOK_S = 0.02

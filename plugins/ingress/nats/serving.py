@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from msgspec import structs
 
-from runnerd import Services, new_id
+from runnerd import Counters, Services, new_id
 
 from .bus import Bus
 from .connection import Route
 from .control import Control
-from .counters import Counters
 from .discovery import Discovery
 from .endpoint import Endpoint
 from .group import Group

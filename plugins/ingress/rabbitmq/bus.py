@@ -11,11 +11,11 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import AMQPChannelError
 
-from runnerd import IngressError
+from runnerd import Counters, IngressError
 
-from .counters import Counters, log
 from .credentials import places
 from .link import Link, open_link, said, steady
+from .log import log
 from .setup import Setup
 from .topology import Topology
 

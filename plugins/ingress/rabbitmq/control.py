@@ -4,27 +4,18 @@ import asyncio
 
 from aio_pika import Message
 from aiormq.abc import DeliveredMessage
-from msgspec import Struct
 
-from runnerd import TOKEN, Result, RunnerdError, Services
+from runnerd import TOKEN, Result, RunnerdError, Services, State
 
 from .bus import Bus, NotSent
-from .counters import log
 from .input import KEYS, Input, InputBounds
 from .link import Link, steady
+from .log import log
 from .refusal import BAD_REQUEST, BROKEN, NOT_FOUND, UNAVAILABLE, Refusal
 from .reply import DIRECT, Reply, reply_problem
 
 _VERBS = ("status", "cancel")
 _PREFETCH = 256
-
-
-class State(Struct, frozen=True, kw_only=True):
-    """The answer about a job that has no result yet."""
-
-    id: str
-    state: str
-    """`queued` or `running`."""
 
 
 class Control:

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from runnerd import (
+    Answered,
     Description,
     Event,
     Example,
@@ -18,13 +19,13 @@ from runnerd import (
     Parameter,
     Result,
     Server,
+    State,
+    Taken,
     examples_of,
 )
 
 from . import headers
-from .control import State
 from .headers import Headers, text
-from .input import Answered, Taken
 from .refusal import NOT_FOUND, Refused
 from .serving import topology_of
 from .shown import shown

@@ -7,9 +7,8 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
-from runnerd import TOKEN, new_id
+from runnerd import TOKEN, Counters, new_id
 
-from .counters import Counters
 from .link import steady
 
 _OWED = 10_000

@@ -8,10 +8,10 @@ from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from runnerd import Services
+from runnerd import Counters, Services
 
-from .counters import Counters, log
 from .link import Link, steady
+from .log import log
 from .topology import Topology
 
 Take = Callable[[DeliveredMessage, str], None]

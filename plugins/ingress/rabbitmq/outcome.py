@@ -8,10 +8,9 @@ from typing import Any
 from aio_pika import DeliveryMode, Message
 from pamqp.encode import field_table
 
-from runnerd import Result
+from runnerd import Counters, Result
 
 from .bus import Bus
-from .counters import Counters
 from .hands import Hands, Held
 from .reply import DIRECT, Reply, heading
 from .request import came_s, folded

@@ -10,10 +10,10 @@ from msgspec import Struct
 from runnerd import TOKEN, Interrupted, Result, RunnerdError, Saturated, Services, ToolCall
 
 from .bus import Bus, NotSent
-from .counters import log
 from .frames import MALFORMED
 from .hands import Hands, Held
 from .intake import Intake
+from .log import log
 from .outcome import Outcomes
 from .refusal import BAD_REQUEST, NOT_FOUND, Refusal
 from .reply import DIRECT, Reply, reply_problem

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from runnerd import Services
+from runnerd import Counters, Services
 
 from .bus import Bus
 from .control import Control
-from .counters import Counters
 from .hands import Hands
 from .input import InputBounds
 from .intake import Intake
 from .link import Link
+from .log import log
 from .outcome import Outcomes
 from .run import Run, RunBounds
 from .tasks import task_group
@@ -55,7 +55,7 @@ class _Parts:
     def __init__(self, settings: "RabbitMq", services: Services, tasks: asyncio.TaskGroup) -> None:
         self._settings = settings
         self._tasks = tasks
-        counters = Counters(services.happened)
+        counters = Counters(log, services.happened)
         self._bus = Bus(settings, topology_of(settings), counters)
         self._bus.on_link = self._begin
         hands = Hands(counters)

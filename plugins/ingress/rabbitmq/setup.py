@@ -7,9 +7,9 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelLocked
 
 from runnerd import IngressError, Prepared
 
-from .counters import log
 from .credentials import places
 from .link import Link, open_link, said
+from .log import log
 from .topology import Exchange, Queue, Topology
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from runnerd import DeadLetter, IngressError, Prepared, nats_shown
+from runnerd import Counters, DeadLetter, IngressError, Prepared, nats_shown
 
 from ..connection import NoAnswer
-from ..counters import Counters
 from ..links import bus_of
+from ..log import log
 from .api import Api, ApiError, Kept
 from .part import tools
 from .setup import Setup
@@ -28,7 +28,7 @@ _OWN = re.compile(
 async def connected(nats: "Nats") -> AsyncGenerator[tuple[Api, Topology]]:
     """JetStream's requests, over a connection of our own. Raises IngressError."""
     url = nats.url or f"nats://{nats.listen}"
-    async with bus_of(nats, url, Counters()) as bus:
+    async with bus_of(nats, url, Counters(log)) as bus:
         yield tools(nats, bus)
 
 

@@ -11,8 +11,8 @@ from nats.aio.msg import Msg
 from runnerd import Interrupted, Result, Saturated, Services
 
 from ..bus import Bus
-from ..counters import log
 from ..endpoint import Endpoint
+from ..log import log
 from ..refusal import Refusal
 from ..reply import Reply
 from ..request import folded

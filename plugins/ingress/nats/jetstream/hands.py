@@ -5,8 +5,9 @@ import random
 
 from nats.aio.msg import Msg
 
+from runnerd import Counters
+
 from ..connection import Connection, NoAnswer
-from ..counters import Counters
 from .message import Origin
 
 _RENEW, _ACK, _NAK, _TERM = b"+WPI", b"+ACK", b"-NAK", b"+TERM"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from runnerd import IngressError, Services
 
 from ..bus import Bus
-from ..counters import log
 from ..endpoint import Endpoint
+from ..log import log
 from ..room import Room
 from .api import Api
 from .asking import Feed

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from runnerd import new_id
+from runnerd import Counters, new_id
 
 from ..connection import Connection, Route
-from ..counters import Counters
 from .api import Api
 from .asking import Ask, Feed, asks
 from .message import Origin, origin

@@ -1,11 +1,8 @@
-"""What this ingress counts. A flood is counted, and logged now and then."""
+"""What an ingress counts. A flood is counted, and logged now and then."""
 
 from collections import Counter
 from collections.abc import Callable
-
-import structlog
-
-log = structlog.get_logger("runnerd.ingress.rabbitmq")
+from typing import Any
 
 
 def _nobody(_: str) -> None:
@@ -15,9 +12,10 @@ def _nobody(_: str) -> None:
 class Counters:
     """Counts by name. Each power of two is logged, so a million of the same cost twenty lines."""
 
-    def __init__(self, happened: Callable[[str], None] = _nobody) -> None:
-        """`happened` is told each name that is counted, for the daemon's metrics."""
+    def __init__(self, log: Any, happened: Callable[[str], None] = _nobody) -> None:
+        """`log` is structlog's, of the ingress; `happened` is told each name that is counted, for the daemon's metrics."""
         self._counts: Counter[str] = Counter()
+        self._log = log
         self._happened = happened
 
     def count(self, what: str, **facts: object) -> None:
@@ -26,7 +24,11 @@ class Counters:
         self._happened(what)
         number = self._counts[what]
         if number & (number - 1) == 0:
-            log.warning(what, times=number, **facts)
+            self._log.warning(what, times=number, **facts)
 
     def __getitem__(self, what: str) -> int:
         return self._counts[what]
+
+    def as_dict(self) -> dict[str, int]:
+        """All that was counted so far."""
+        return dict(self._counts)

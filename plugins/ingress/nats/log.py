@@ -1,0 +1,5 @@
+"""Where this ingress logs."""
+
+import structlog
+
+log = structlog.get_logger("runnerd.ingress.nats")
