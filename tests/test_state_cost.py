@@ -1,5 +1,6 @@
 """What is saved where variables go from job to job: what did not change is not sent back, what does not shrink is not compressed."""
 
+import asyncio
 import os
 import struct
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from hosting import hosted
 from memory_workspace import Interpreter
 from runnerd import Job, Language, Result
 from runnerd.agent import snapshot, variables
-from runnerd.agent.frames import CHUNK, HEAD, FrameError, Unpacker, pack
+from runnerd.agent.frames import CHUNK, HEAD, FrameError, Header, Unpacker, pack
 from runnerd.agent.keeping import Keeping
 from runnerd.agent.loop import HIGH_WATER, Loop, Outbox
+from runnerd.agent.slate import Slate
 from runnerd.config import load_config
 from runnerd.daemon import Daemon, open_daemon
 from runnerd.executors.local import LocalExecutor
@@ -87,24 +89,84 @@ def pieces() -> Iterator[list[bytes]]:
 def test_a_snapshot_stays_only_where_it_is_the_same(pieces: list[bytes]) -> None:
     whole, taken = b"".join(pieces), snapshot.Taken(pieces, [])
     for brought, stays in ((whole, True), (whole[:-1], False), (whole + b"x", False), (b"", False), (b"y" + whole[1:], False)):
-        variables.brought.remember(bytearray(brought))
+        variables.brought.remember(brought)
         assert variables.brought.stays(taken) is stays
         assert not variables.brought.stays(taken), "asked once"
 
 
-def test_pieces_go_into_frames_that_are_full(pieces: list[bytes]) -> None:
-    framed = list(variables._framed(pieces))
-    assert [size for size, _ in framed] == [CHUNK, CHUNK, CHUNK, 19]
-    assert all(size == sum(map(len, parts)) for size, parts in framed)
-    assert b"".join(bytes(part) for _, parts in framed for part in parts) == b"".join(pieces)
+class Executor:
+    """Whoever is told of snapshots, and takes so many bytes of them before there has to be room again."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.said: list[Header] = []
+        self.got = b""
+
+    def emit(self, header: Header, body: bytes = b"") -> None:
+        self.said.append(header)
+        self.got += body
+
+    @property
+    def full(self) -> bool:
+        return len(self.got) >= self.room
 
 
 @pytest.mark.parametrize(("load", "stays", "believed"), [(True, True, True), (True, False, False), (False, True, False)])
 def test_a_child_is_believed_only_where_it_was_told_that_it_may_say_so(load: bool, stays: bool, believed: bool) -> None:
-    said = []
-    keeping = Keeping({"load": load, "most": 10, "on_error": False, "stays": stays}, lambda header, *_: said.append(header))
-    assert keeping.take("taken", {"same": True, "skipped": []}, b"")
-    assert (said[0].get("same", False), said[0]["problem"]) == ((True, "") if believed else (False, "broken"))
+    executor = Executor()
+    keeping = Keeping({"load": load, "most": 10, "on_error": False, "stays": stays}, executor)
+    assert keeping.take("taken", {"same": True, "skipped": []})
+    keeping.slate.close()
+    said = executor.said[0]
+    assert (said.get("same", False), said["problem"]) == ((True, "") if believed else (False, "broken"))
+
+
+def test_a_snapshot_goes_by_the_wire_as_fast_as_it_is_read() -> None:
+    """Where executor and agent share no memory."""
+    executor, snapshot_ = Executor(room=2 * CHUNK), os.urandom(5 * CHUNK + 7)
+    keeping = Keeping({"load": True, "size": len(snapshot_), "most": len(snapshot_), "on_error": False}, executor)
+    assert keeping.arrive({"more": True}, snapshot_[:CHUNK]) is None
+    assert keeping.arrive({}, snapshot_[CHUNK:]) == {"type": "state", "size": len(snapshot_)}
+    theirs = Slate(os.dup(keeping.slate.fd))
+    assert theirs.read(0, len(snapshot_)) == snapshot_
+    theirs.fill([snapshot_[1:], snapshot_[:1]])
+    assert not keeping.take("taken", {"size": len(snapshot_), "skipped": []})
+    assert len(executor.got) == 2 * CHUNK
+    assert not keeping.take("taken", {"size": 1}), "what the process says meanwhile is nothing"
+    executor.room = 1 << 30
+    assert keeping.pour()
+    assert executor.got == snapshot_[1:] + snapshot_[:1]
+    assert [header.get("more", False) for header in executor.said[1:]] == [True] * 5 + [False]
+    keeping.slate.close()
+    theirs.close()
+
+
+def test_a_slate_keeps_its_size() -> None:
+    slate = Slate.make(1000)
+    slate.append(b"x" * 1000)
+    with pytest.raises(OSError, match="not permitted"):
+        slate.append(b"x")
+    for size in (999, 1001):
+        with pytest.raises(PermissionError):
+            os.ftruncate(slate.fd, size)
+    assert slate.read(990, 100) == b"x" * 10
+    slate.close()
+    slate.close()
+
+
+async def test_no_descriptor_is_left_where_snapshots_were_handed_over(executor: LocalExecutor, py: Language) -> None:
+    def descriptors() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{executor.agent_pid}/fd"))
+
+    session = Interpreter(executor, py)
+    await session.result("n = 0")
+    before = descriptors()
+    for number in range(1, 21):
+        assert await session.printed("n += 1; print(n)") == f"{number}\n"
+        await session.result("import os; os._exit(1)")
+    async with asyncio.timeout(10):
+        while descriptors() > before:
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000, 1 << 20])

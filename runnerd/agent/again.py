@@ -4,7 +4,7 @@ What comes at an interpreter's end does not come here: exit handlers do not run.
 arguments, environment, directory, timers and CPU time of its own; all else is as the last one left it. While it waits, another
 child of the cell collects its files. Its request, once it goes on, ahead of the files that it writes itself:
 
-    run {file, args, env, stream, cpu_s, state, fds, files, remove, …}    with descriptors, and the numbers that they are to have
+    run {file, args, env, stream, cpu_s, state, fds, files, remove, …}    with descriptors, as for a first one
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .frames import Header, pack
 
 if TYPE_CHECKING:
     from .child import Requests
+    from .slate import Slate
 
 _getpid, _chdir, _getcwd, _dup2, _close, _open = os.getpid, os.chdir, os.getcwd, os.dup2, os.close, os.open
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -31,7 +32,7 @@ Environment = Callable[[dict[str, str]], dict[str, str]]
 """From the variables that a job asks for to all that it gets."""
 
 
-def live(request: Header, requests: Requests, namespace: dict[str, Any], environment: Environment) -> int:
+def live(request: Header, requests: Requests, slate: Slate | None, namespace: dict[str, Any], environment: Environment) -> int:
     """Run the program that is asked for, then one after the other those that follow. Returns the exit code of the last."""
     pid, workspace = _getpid(), _getcwd()
     streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -40,8 +41,10 @@ def live(request: Header, requests: Requests, namespace: dict[str, Any], environ
         state = request["state"]
         code, lives = program.run_on(os.path.join(workspace, request["file"]), namespace)
         say_done(code, clean=False, lives=lives)
-        if state["most"] and (code == 0 or state["on_error"]):
-            variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL)
+        if slate is not None:
+            if state["most"] and (code == 0 or state["on_error"]):
+                variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL, slate)
+            slate.close()
         if not lives:
             wait_to_be_killed()
             return code
@@ -49,6 +52,7 @@ def live(request: Header, requests: Requests, namespace: dict[str, Any], environ
         if frame is None:
             return code
         request = frame[0]
+        slate = requests.slate(request)
         _environ.clear()
         _environ.update(environment(request["env"]))
         _renew(request, requests, workspace, streams)

@@ -7,12 +7,13 @@ with more rights than the job has. An interpreter that lives on takes further pr
     to the child                              from the child
     run     {argv | python, file, files, …}   ready   {}
     file    {name} body, more: true           failed  {reason | limit}    before the program runs
-    state   {} body, more: true               loading {}                  all that was to come is there, a snapshot among it
+    state   {size}                            loading {}                  all that was to come is there, a snapshot among it
     collect {inputs, stamp, …}                began   {changed, …}        the program runs: only where the request says `begins`
                                               done    {code, dirty, …}    a warm program ended; it may only choose its own code
-                                              taken   {size | problem, …} what follows is a snapshot of that size
-                                              state   {} body
+                                              taken   {size | problem, …} a snapshot of that size is where one is handed over
                                               file, skipped, collected    see collect.py
+
+A request with `state` comes with memory to hand snapshots over in, as its last descriptor, see slate.py.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from . import again, collect, ending, landlock, linux, pages, preload, program, 
 from .ending import CONTROL
 from .frames import Header, Unpacker, pack
 from .options import POD, PROCESS, STRONG, USERNS, Options
+from .slate import Slate
 
-_getpid, _dup2, _close = os.getpid, os.dup2, os.close
+_getpid, _dup2, _close, _set_inheritable = os.getpid, os.dup2, os.close, os.set_inheritable
 RULESET = 4
 """Descriptor of the Landlock ruleset, until it is enforced."""
-MOST_FDS = 3
-"""Descriptors that come with a request: standard input, and two for calls of tools."""
+MOST_FDS = 4
+"""Descriptors that come with a request: standard input, two for calls of tools, and one for snapshots."""
 CELL_PROCESSES = 4
 """At most so many processes and threads per cell are our own, and the agent's."""
 OOM_SCORE = 500
@@ -145,6 +147,14 @@ class Requests:
             self._frames = self._unpacker.feed(data)
         return self._frames.pop(0)
 
+    def slate(self, request: Header) -> Slate | None:
+        """Where snapshots are handed over, for a request with some."""
+        if not request.get("state"):
+            return None
+        fd = self.fds.pop()
+        _set_inheritable(fd, False)
+        return Slate(fd)
+
     def place(self, request: Header) -> list[int]:
         """Put the descriptors that came with a request where it says; returns where."""
         numbers: list[int] = request.get("fds", [])
@@ -167,21 +177,22 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
         collect.collect(request, control)
         return 0
     free_inodes = os.statvfs(".").f_ffree
+    slate = requests.slate(request)
     try:
         changed = writing.take_files(request, requests)
-        state = _take_state(request, requests)
+        state = _take_state(request, requests, slate)
     except OSError as error:
         control.sendall(pack({"type": "failed", **writing.failure(error)}))
         return 125
     requests.place(request)
     began = _Began(control, changed, state) if request.get("begins") else None
-    return _become(request, options, slot, requests, free_inodes, began)
+    return _become(request, options, slot, requests, free_inodes, began, slate)
 
 
 class _Began:
     """What a program that the agent waits for says when it begins."""
 
-    def __init__(self, control: socket.socket, changed: int, state: bytearray | None) -> None:
+    def __init__(self, control: socket.socket, changed: int, state: bytes | None) -> None:
         self._control = control
         self._changed = changed
         self._state = state
@@ -195,25 +206,23 @@ class _Began:
         self._control.sendall(pack(header))
 
 
-def _take_state(request: Header, requests: Requests) -> bytearray | None:
+def _take_state(request: Header, requests: Requests, slate: Slate | None) -> bytes | None:
     """The snapshot to load, None for none."""
-    state = request.get("state")
-    if not state or not state["load"]:
+    state: Header = request.get("state", {})
+    if slate is None or not state["load"]:
         return None
-    snapshot = bytearray()
-    more = True
-    while more:
-        frame = requests.next()
-        if frame is None:
-            raise OSError(errno.EPIPE, "the agent hung up")
-        snapshot += frame[1]
-        more = frame[0].get("more", False)
+    frame = requests.next()
+    if frame is None:
+        raise OSError(errno.EPIPE, "the agent hung up")
+    snapshot = slate.read(0, frame[0]["size"])
     if state.get("stays"):
         variables.brought.remember(snapshot)
     return snapshot
 
 
-def _become(request: Header, options: Options, slot: int, requests: Requests, free_inodes: int, began: _Began | None) -> int:
+def _become(
+    request: Header, options: Options, slot: int, requests: Requests, free_inodes: int, began: _Began | None, slate: Slate | None
+) -> int:
     """Run the program in this interpreter, or replace it by another."""
     limits = request["limits"]
     _limit(resource.RLIMIT_NOFILE, limits["open_files"])
@@ -231,16 +240,16 @@ def _become(request: Header, options: Options, slot: int, requests: Requests, fr
         os.environ.update(env)
         path = os.path.join(options.workspace(slot), request["file"])
         namespace = program.namespace(path, request["args"], request["stream"])
-        state = request.get("state")
+        state: Header = request.get("state", {})
         pid = os.getpid() if state else 0
         if began is not None:
             began.say(namespace)
         if lives_on:
-            return again.live(request, requests, namespace, lambda asked: _environment(options, slot, asked))
+            return again.live(request, requests, slate, namespace, lambda asked: _environment(options, slot, asked))
         code = program.run(path, namespace)
         ending.say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
-        if state and state["most"] and (code == 0 or state["on_error"]):
-            variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL)
+        if slate is not None and state["most"] and (code == 0 or state["on_error"]):
+            variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL, slate)
         ending.wait_to_be_killed()
         return code
     if began is not None:

@@ -22,7 +22,10 @@ A job of a session has two fields more in its `run`. `begins: true`: its files m
 and `started` is said, only when they are all there and the program begins. `state: {load, most, on_error}`: whether a snapshot
 of variables comes (`state` frames, after the files), how large the one at the end may be (0: none is taken), and whether
 it is taken of a program that failed. `stays: true` in it: `taken` with `same: true` says that the snapshot is the one
-that was loaded, and does not come again. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an exception's.
+that was loaded, and does not come again. `size` is that of the snapshot that comes. `shared: true`: with the `run` comes, over a Unix
+socket, a descriptor of memory for snapshots, see slate.py; then there are no bodies of `state`, but one frame with the `size` of
+what is to be loaded, and none of what was taken. `problem` is one of keeping.WORDS; `skipped` has pairs of a variable's name and an
+exception's.
 
 A job that may call tools has `tools: {calls, open, bytes, wait_s}` in its `run`. Each `call` is a line that the program wrote,
 without its newline; each is answered once, by a line with it, which the program reads.

@@ -102,7 +102,7 @@ class LastingRun(Run):
                     "fds": list(theirs),
                 }
             ),
-            list(theirs.values()),
+            [*theirs.values(), *self._slates(wanted=True)],
         )
         self._be_patient()
 

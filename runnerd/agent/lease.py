@@ -47,7 +47,8 @@ class Lease:
         self._made_wait = False
         self._over = False
         """Whether there is no more to say."""
-        self._channel = Channel(loop, sock, self._data, self._closed, self._has_room)
+        fds = 1 if sock.family == socket.AF_UNIX else 0
+        self._channel = Channel(loop, sock, self._data, self._closed, self._has_room, fds)
 
     def give(self, slot: Slot) -> None:
         """Take a slot with a child ready."""
@@ -94,6 +95,8 @@ class Lease:
         slot = self._slot
         if slot is None or self._request is not None:
             raise ValueError("a lease takes one job, once it is ready")
+        if _hands_over(request) and not self._channel.fds:
+            raise ValueError("the memory for snapshots did not come along")
         self._request = request
         self._asked = time.monotonic()
         if self._serves:
@@ -109,6 +112,8 @@ class Lease:
 
     def _start(self, slot: Slot, request: Header) -> None:
         slot.tenant = request["tenant"]
+        if _hands_over(request):
+            request["state"]["slate"] = self._channel.fds.pop(0)
         if request.get("keep") == SESSION:
             run: Run = LastingRun(self._loop, self._server.options, slot, request, self, self._asked, self._remains)
         else:
@@ -148,9 +153,16 @@ class Lease:
             self._made_wait = True
             self._slot.pause_output(True)
 
+    @property
+    def full(self) -> bool:
+        """Whether the executor has more to read than is good."""
+        return self._channel.full
+
     def _has_room(self) -> None:
         if self._slot is not None:
             self._slot.pause_output(False)
+        if self._run is not None:
+            self._run.executor_room()
 
     def made_wait(self) -> bool:
         """Whether the executor has made us wait, since this was last asked or now."""
@@ -205,6 +217,11 @@ class Lease:
                 renew(slot)
             else:
                 self._server.idle(slot)
+
+
+def _hands_over(request: Header) -> bool:
+    """Whether the executor has sent memory for snapshots along."""
+    return bool(request.get("state", {}).get("shared"))
 
 
 def renew(slot: Slot) -> None:

@@ -187,7 +187,10 @@ class Outbox:
             self.closed = True
             self._chunks, self.pending = [], 0
             self._loop.unwatch(self._fd)
-            os.close(self._fd)
+            self._release()
+
+    def _release(self) -> None:
+        os.close(self._fd)
 
 
 def _behind(chunks: list[bytes | memoryview], written: int) -> list[bytes | memoryview]:
@@ -209,9 +212,14 @@ class Channel(Outbox):
         on_data: Callable[[bytes], None],
         on_close: Callable[[], None],
         on_room: Callable[[], None] | None = None,
+        most_fds: int = 0,
     ) -> None:
         sock.setblocking(False)
-        super().__init__(loop, sock.detach(), on_room)
+        super().__init__(loop, sock.fileno(), on_room)
+        self.fds: list[int] = []
+        """Descriptors that came, at most `most_fds` at once, and were not taken from here."""
+        self._most_fds = most_fds
+        self._sock = sock
         self._on_data = on_data
         self._on_close = on_close
         self._paused = False
@@ -226,13 +234,10 @@ class Channel(Outbox):
 
     def send_fds(self, data: bytes, fds: Sequence[int]) -> None:
         """Send data with descriptors at once, in front of nothing: only while nothing waits."""
-        duplicate = socket.socket(fileno=os.dup(self._fd))
         try:
-            sent = socket.send_fds(duplicate, [data], fds)
+            sent = socket.send_fds(self._sock, [data], fds)
         except OSError:
             return
-        finally:
-            duplicate.close()
         self.write(data[sent:])
 
     def _event(self, events: int) -> None:
@@ -243,7 +248,7 @@ class Channel(Outbox):
 
     def _read(self) -> None:
         try:
-            data = os.read(self._fd, 1 << 16)
+            data = self._received()
         except BlockingIOError:
             return
         except OSError:
@@ -253,6 +258,18 @@ class Channel(Outbox):
         else:
             self.close()
             self._on_close()
+
+    def _received(self) -> bytes:
+        if not self._most_fds:
+            return self._sock.recv(1 << 16)
+        data, fds, _, _ = socket.recv_fds(self._sock, 1 << 16, self._most_fds, socket.MSG_CMSG_CLOEXEC)
+        self.fds += fds
+        return data
+
+    def _release(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+        self._sock.close()
 
     def _want_write(self, wanted: bool) -> None:
         self._writing = wanted

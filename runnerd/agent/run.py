@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from .clock import Clock
 from .frames import Header, begin, pack
 from .gathering import Gathering, GatheringListener
-from .keeping import Keeping
+from .keeping import Keeping, KeepingListener
 from .loop import Loop, Timer
 from .options import Options
 from .pipes import PipeListener, Pipes
@@ -19,7 +19,7 @@ FLOOD = 64
 """A program that writes so many times more than is kept is ended."""
 
 
-class RunListener(GatheringListener, PipeListener, Protocol):
+class RunListener(GatheringListener, PipeListener, KeepingListener, Protocol):
     """The lease, as its run sees it."""
 
     def over(self) -> None:
@@ -42,7 +42,7 @@ class Run:
         self._inputs: dict[str, int] = {}
         self._files_left: int = request["files"]
         self._changed = 0
-        self._keeping = Keeping(request["state"], listener.emit) if request.get("state") else None
+        self._keeping = Keeping(request["state"], listener) if request.get("state") else None
         self._begins = False
         """Whether the child says when the program begins, and has not yet."""
         self._taking = False
@@ -93,9 +93,10 @@ class Run:
         self._pass_on({"name": name, "more": True} if header.get("more") else {"name": name}, body)
 
     def state(self, header: Header, body: bytes) -> None:
-        """Pass a piece of the snapshot on to the child that is to load it."""
-        if self._begins and self._keeping is not None and self._keeping.load:
-            self._pass_on({"type": "state", "more": True} if header.get("more") else {"type": "state"}, body)
+        """Take a piece of the snapshot, for the child that is to load it."""
+        told = self._keeping.arrive(header, body) if self._begins and self._keeping is not None else None
+        if told is not None:
+            self._slot.send(pack(told))
 
     def _pass_on(self, header: Header, body: bytes) -> None:
         self._slot.send(begin(header, len(body)))
@@ -131,7 +132,7 @@ class Run:
             if self._gathering.take(kind, header, body):
                 self._finish()
         elif self._taking and self._keeping is not None:
-            if self._keeping.take(kind, header, body):
+            if self._keeping.take(kind, header):
                 self._leave()
         elif self._stage_over or self._code is not None:
             pass
@@ -217,6 +218,11 @@ class Run:
         """The child takes more."""
         self._listener.child_room()
 
+    def executor_room(self) -> None:
+        """The executor takes more: of a snapshot, where one is on its way to it."""
+        if self._taking and self._keeping is not None and self._keeping.pouring and self._keeping.pour():
+            self._leave()
+
     def over_limit(self, limit: str) -> None:
         """The cell has killed everything for using too much of something."""
         if self._keeping is not None and self._keeping.loading:
@@ -268,9 +274,13 @@ class Run:
         theirs = {} if self._stages else self.pipes.theirs
         if theirs:
             request["fds"] = list(theirs)
-        self._slot.send(pack(request), list(theirs.values()))
+        self._slot.send(pack(request), [*theirs.values(), *self._slates("state" in request)])
         if not self._begins:
             self._start_clock()
+
+    def _slates(self, wanted: bool) -> list[int]:
+        """Descriptors to hand snapshots over in, for a child that has some to load or to take."""
+        return [self._keeping.slate.fd] if wanted and self._keeping is not None else []
 
     def _asks(self, stage: Header) -> Header:  # noqa: ARG002 - for those that override it
         """What else the child is asked for."""
@@ -389,6 +399,8 @@ class Run:
             self._deadline.cancel()
         if self._gathering is not None:
             self._gathering.end()
+        if self._keeping is not None:
+            self._keeping.slate.close()
         self.pipes.close()
         if not lost or self._stage_over:
             self._emit(self._last_words())

@@ -282,7 +282,7 @@ def _pickler(cloudpickle: Any) -> Any:
 # Loading
 
 
-def load(snapshot: bytes | bytearray, namespace: Namespace) -> Skipped:
+def load(snapshot: bytes, namespace: Namespace) -> Skipped:
     """Put the variables of a snapshot into `namespace`, the one of the module `__main__`; returns those that could not be loaded.
 
     Raises Unloadable where it holds none, or none that this interpreter can read; nothing of it has run then.
@@ -340,7 +340,7 @@ def _loaded(unpickler: pickle.Unpickler, stream: _Stream, end: int) -> Any:
     return value
 
 
-def _decompressed(snapshot: bytes | bytearray) -> memoryview:
+def _decompressed(snapshot: bytes) -> memoryview:
     if not available():
         raise Unloadable("missing")
     if len(snapshot) < HEAD.size or not snapshot.startswith(MAGIC):

@@ -13,37 +13,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import snapshot
-from .frames import CHUNK, HEAD, Header, pack
+from .frames import Header, pack
+from .slate import Slate
 
-_writev_fd = os.writev
+_write_fd = os.write
 OUTPUTS = (1, 2)
-AT_ONCE = 1000
-"""Pieces that are sent by one call: the kernel takes 1024."""
 
 
 class _Brought:
     """The snapshot that was loaded here, where it need not be sent back unchanged."""
 
     def __init__(self) -> None:
-        self.snapshot: bytes | bytearray = b""
+        self.snapshot = b""
 
-    def remember(self, snapshot: bytes | bytearray) -> None:
+    def remember(self, snapshot: bytes) -> None:
         self.snapshot = snapshot
 
     def stays(self, taken: snapshot.Taken) -> bool:
         """Whether a snapshot is the same; asked once, since the next one is another's."""
-        view, self.snapshot = memoryview(self.snapshot), b""
+        snapshot, self.snapshot = self.snapshot, b""
+        at = 0
         for piece in taken.pieces:
-            if view[: len(piece)] != piece:
+            if not snapshot.startswith(piece, at):
                 return False
-            view = view[len(piece) :]
-        return not view and bool(taken.pieces)
+            at += len(piece)
+        return 0 < at == len(snapshot)
 
 
 brought = _Brought()
 
 
-def bring(data: bytes | bytearray, namespace: dict[str, Any], control: socket.socket, changed: int) -> Header:
+def bring(data: bytes, namespace: dict[str, Any], control: socket.socket, changed: int) -> Header:
     """Load a snapshot into the namespace, after saying so; returns what there is to say of it."""
     control.sendall(pack({"type": "loading", "changed": changed}))
     with _silence():
@@ -72,8 +72,8 @@ def _silence() -> Iterator[None]:
             os.close(fd)
 
 
-def give(namespace: dict[str, Any] | None, most: int, control: int) -> None:
-    """Take a snapshot of the namespace and send it, or say why there is none.
+def give(namespace: dict[str, Any] | None, most: int, control: int, slate: Slate) -> None:
+    """Take a snapshot of the namespace and hand it over, or say why there is none.
 
     None says that this process is not the program's but a fork of it, which came to the end first.
     """
@@ -85,47 +85,14 @@ def give(namespace: dict[str, Any] | None, most: int, control: int) -> None:
         if brought.stays(taken):
             _send(control, pack({"type": "taken", "same": True, "skipped": taken.skipped}))
             return
-        size = sum(len(piece) for piece in taken.pieces)
-        _send(control, pack({"type": "taken", "size": size, "skipped": taken.skipped}))
-        _send_state(control, taken.pieces)
+        slate.fill(taken.pieces)
+        _send(control, pack({"type": "taken", "size": sum(len(piece) for piece in taken.pieces), "skipped": taken.skipped}))
     except snapshot.TooLarge:
         _send(control, pack({"type": "taken", "problem": "size"}))
     except BaseException:  # noqa: BLE001 - the program's objects, in a process that the program may have changed
         _send(control, pack({"type": "taken", "problem": "failed"}))
 
 
-def _send_state(fd: int, pieces: list[bytes]) -> None:
-    """Send the pieces in frames, without another copy of them: each is memory that a fresh process has to get first."""
-    head = b'{"type":"state"}'
-    for size, parts in _framed(pieces):
-        _send_all(fd, [HEAD.pack(len(head), size) + head, *parts])
-
-
-def _framed(pieces: list[bytes]) -> Iterator[tuple[int, list[memoryview]]]:
-    """The bodies of frames, as parts of pieces, each with its size."""
-    parts: list[memoryview] = []
-    size = 0
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            part, left = left[: CHUNK - size], left[CHUNK - size :]
-            parts.append(part)
-            size += len(part)
-            if size == CHUNK:
-                yield size, parts
-                parts, size = [], 0
-    if parts:
-        yield size, parts
-
-
 def _send(fd: int, data: bytes) -> None:
-    _send_all(fd, [data])
-
-
-def _send_all(fd: int, parts: list[Any]) -> None:
-    while parts:
-        written = _writev_fd(fd, parts[:AT_ONCE])
-        while parts and written >= len(parts[0]):
-            written -= len(parts.pop(0))
-        if written:
-            parts[0] = memoryview(parts[0])[written:]
+    while data:
+        data = data[_write_fd(fd, data) :]

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import cast
 
 from ..agent.frames import CHUNK, Header, pack
+from ..agent.slate import Slate
 from ..errors import StoreError
 from ..nursery import open_nursery
 from ..spec import Content
@@ -19,8 +20,10 @@ Piece = bytes | Exception | None
 """A chunk, why there is none, or the end."""
 
 
-async def send(wire: Wire, contents: list[tuple[Header, Content]]) -> None:
+async def send(wire: Wire, contents: list[tuple[Header, Content]], slate: Slate | None = None) -> None:
     """Send contents in frames with their headers. Ends early where the agent has something to say. Raises StoreError.
+
+    `slate`: where a snapshot goes, of which the agent is told only that it is there.
 
     In memory is never more than two chunks of each content that is read, and what the wire holds.
     """
@@ -35,7 +38,10 @@ async def send(wire: Wire, contents: list[tuple[Header, Content]]) -> None:
                     readings.append(reading)
                 if not readings or wire.heard:
                     return
-                await readings[0].send(wire)
+                if slate is not None and readings[0].header["type"] == "state":
+                    await readings[0].hand_over(wire, slate)
+                else:
+                    await readings[0].send(wire)
                 readings.popleft().cancel()  # it may have been cut short
         finally:
             for reading in readings:
@@ -52,7 +58,7 @@ class _Reading:
 
     def __init__(self, header: Header) -> None:
         self.task: asyncio.Task[None] | None = None
-        self._header = header
+        self.header = header
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue(1)
 
     async def read(self, content: Content) -> None:
@@ -70,20 +76,33 @@ class _Reading:
 
     async def send(self, wire: Wire) -> None:
         """Send all pieces, the last of them marked as such."""
-        more = {**self._header, "more": True}
+        more = {**self.header, "more": True}
         last: bytes | memoryview = b""
         while not wire.heard:
-            piece = await self._pieces.get()
-            if isinstance(piece, Exception):
-                raise piece
+            piece = await self._next()
             if piece is None:
-                await wire.send(pack(self._header, last))
+                await wire.send(pack(self.header, last))
                 return
             view = memoryview(piece)
             for start in range(0, len(piece), CHUNK):
                 if last:
                     await wire.send(pack(more, last))
                 last = view[start : start + CHUNK]
+
+    async def hand_over(self, wire: Wire, slate: Slate) -> None:
+        """Write all pieces to where the sandbox can read them, and say so."""
+        while not wire.heard:
+            piece = await self._next()
+            if piece is None:
+                await wire.send(pack({**self.header, "size": slate.size}))
+                return
+            slate.append(piece)
+
+    async def _next(self) -> bytes | None:
+        piece = await self._pieces.get()
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
 
     def cancel(self) -> None:
         """Read no more."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from ..agent.frames import Header
+from ..agent.slate import Slate
 from ..errors import SandboxLost
 from ..job import Result, Skipped, StateInfo, Stored
 from ..spec import Workspace
@@ -15,6 +16,9 @@ from .wire import Wire
 KINDS = ("file", "loaded", "taken", "state")
 """Frames that are for here."""
 
+PIECE = 1 << 20
+"""Bytes of a snapshot that are read at once."""
+
 
 class Cut(Exception):
     """Breaks off a stream whose end will not come: what was read of it must not be kept."""
@@ -23,10 +27,14 @@ class Cut(Exception):
 class Outputs:
     """Hands over files and the snapshot of one job, one after the other, and remembers what became of them."""
 
-    def __init__(self, wire: Wire, workspace: Workspace, stateful: bool, present: Present | None = None) -> None:
+    def __init__(
+        self, wire: Wire, workspace: Workspace, stateful: bool, present: Present | None = None, slate: Slate | None = None
+    ) -> None:
+        """`slate`: where the snapshot is, where it does not come by the wire."""
         self._stored: list[Stored] = []
         self._skipped: list[Skipped] = []
         self._wire = wire
+        self._slate = slate
         self._workspace = workspace
         self._stateful = stateful
         self._present = present or Present()
@@ -92,6 +100,10 @@ class Outputs:
         if header.get("same"):
             self._lost += skipped(header["skipped"], "can't be pickled")
             return
+        if self._slate is not None:
+            self._kept = await self._workspace.keep_state(_written(self._slate, header["size"]))
+            self._lost += skipped(header["skipped"], "can't be pickled")
+            return
         stream = _Stream(self._wire, "state", *await self._wire.receive(), header["size"])
         try:
             self._kept = await self._workspace.keep_state(stream.chunks())
@@ -100,6 +112,12 @@ class Outputs:
             self._problems += not_taken(stream.problem, self._workspace.state_bytes)
         else:
             self._lost += skipped(header["skipped"], "can't be pickled")
+
+
+async def _written(slate: Slate, size: int) -> AsyncIterator[bytes]:
+    """The bytes that the sandbox has handed over."""
+    for start in range(0, size, PIECE):
+        yield slate.read(start, min(PIECE, size - start))
 
 
 class _Stream:

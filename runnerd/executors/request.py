@@ -7,6 +7,7 @@ from typing import Any
 
 from ..agent.frames import CHUNK, Header, pack
 from ..agent.pipes import ANSWERS, CALLS
+from ..agent.slate import Slate
 from ..job import Job, Limits, Reuse
 from ..spec import Content, Language, Workspace
 from ..tools import Tools
@@ -52,7 +53,12 @@ class Asked:
             self._add_to(present, own)
         if stateful(language, workspace):
             on_error = workspace.state_on_error
-            self.header["state"] = {"load": self._state is not None, "most": workspace.state_bytes, "on_error": on_error}
+            self.header["state"] = {
+                "load": self._state is not None,
+                "size": self._state.size if self._state is not None else 0,
+                "most": workspace.state_bytes,
+                "on_error": on_error,
+            }
             if present is None and workspace.state_stays and self._state is not None:
                 self.header["state"]["stays"] = True
 
@@ -64,6 +70,14 @@ class Asked:
         if present.asleep:
             self._state = None
         present.bring(wanted, own)
+
+    def slate(self) -> Slate | None:
+        """Memory to hand snapshots over in, where there are to be some. From now on the request says that it comes along."""
+        state = self.header.get("state")
+        if state is None:
+            return None
+        state["shared"] = True
+        return Slate.make(max(state["size"], state["most"]))
 
     def contents(self) -> list[tuple[Header, Content]]:
         """All contents to send, in this order, each with the header of its frames."""

@@ -1,5 +1,6 @@
 """A sandbox behind a wire: the same for every executor, since the same agent is at the other end."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -26,6 +27,8 @@ class AgentSandbox:
         self.kept = False
         self._present = Present()
         self._served = 0
+        self._reused: Reuse = "job"
+        """What it serves from the job on that runs."""
         self._nests: bool = ready.get("nests", False)
         self._knows_tools: bool = ready.get("tools", False)
         self._wire = wire
@@ -48,46 +51,68 @@ class AgentSandbox:
         tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
+        with contextlib.ExitStack() as held:
+            outputs = await self._ask(held, job, language, limits, workspace, stdin, tools)
+            outcome = Outcome(job, limits, msgspec.structs.replace(self._info, reuse=self._reused, served=self._served))
+            self._served += 1
+            begun = False
+            while True:
+                header, body = await self._receive(begun)
+                begun = begun or header["type"] == "started"
+                if header["type"] == "done":
+                    self.kept = self._present.end(header) and not job.interactive  # of what may come late for it, nothing goes to another
+                    break
+                if tools is not None and header["type"] == "call":
+                    call = tools.heard(body, more=header.get("more", False), cut=header.get("cut", False))
+                    if call is not None:
+                        yield call
+                    continue
+                if outputs is not None and header["type"] in KINDS:
+                    await outputs.take(header, body)
+                    continue
+                self._present.hear(header)
+                for event in outcome.feed(header, body):
+                    if job.stream:
+                        yield event
+            result = outcome.result()
+            yield result if outputs is None else outputs.added(result)
+
+    async def _ask(
+        self,
+        held: contextlib.ExitStack,
+        job: Job,
+        language: Language,
+        limits: Limits,
+        workspace: Workspace | None,
+        stdin: Stdin | None,
+        tools: Tools | None,
+    ) -> Outputs | None:
+        """Send the job, and all that it is to find; returns where what it leaves goes. `held`: what is given back after it."""
         wire = self._wire
         if tools is not None:
             self._open(tools)
         self.kept, reuse = False, self._reuse(language, workspace)
+        self._reused = reuse
         outputs = None
         if workspace is None:
             wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, tools=tools, keep=reuse))
         else:
             present = self._present if reuse == "session" else None
-            outputs = Outputs(wire, workspace, request.stateful(language, workspace), present)
             asked = request.Asked(job, language, workspace, present)
-            wire.send_all(request.build(job, language, limits, self._cpu_cores, self._tmp, asked, tools, keep=reuse))
-            await inputs.send(wire, asked.contents())
+            slate = asked.slate() if wire.shares else None
+            outputs = Outputs(wire, workspace, request.stateful(language, workspace), present, slate)
+            frames = request.build(job, language, limits, self._cpu_cores, self._tmp, asked, tools, keep=reuse)
+            if slate is None:
+                wire.send_all(frames)
+            else:
+                held.callback(slate.close)
+                wire.share(frames, slate.fd)
+            await inputs.send(wire, asked.contents(), slate)
             wire.send_all(request.stdin(job))
         if stdin is not None:
             kept, ended = stdin.open(self._feed)
             wire.send_all([*request.piece(kept), *((request.END_OF_INPUT,) if ended else ())])
-        outcome = Outcome(job, limits, msgspec.structs.replace(self._info, reuse=reuse, served=self._served))
-        self._served += 1
-        begun = False
-        while True:
-            header, body = await self._receive(begun)
-            begun = begun or header["type"] == "started"
-            if header["type"] == "done":
-                self.kept = self._present.end(header) and not job.interactive  # of what may come late for it, nothing goes to another
-                break
-            if tools is not None and header["type"] == "call":
-                call = tools.heard(body, more=header.get("more", False), cut=header.get("cut", False))
-                if call is not None:
-                    yield call
-                continue
-            if outputs is not None and header["type"] in KINDS:
-                await outputs.take(header, body)
-                continue
-            self._present.hear(header)
-            for event in outcome.feed(header, body):
-                if job.stream:
-                    yield event
-        result = outcome.result()
-        yield result if outputs is None else outputs.added(result)
+        return outputs
 
     def _reuse(self, language: Language, workspace: Workspace | None) -> Reuse:
         """What the sandbox serves from this job on: as the language says, where the job has a session, or the agent can do it."""

@@ -1,6 +1,8 @@
 """The executor's end of the wire to an agent: frames over one asyncio stream."""
 
 import asyncio
+import os
+import socket
 from collections import deque
 from typing import cast
 
@@ -58,6 +60,27 @@ class Wire(asyncio.Protocol):
         """Send packed frames in one go. Nothing happens where the agent has hung up."""
         if self._transport is not None and not self._closed:
             self._transport.write(b"".join(frames))
+
+    @property
+    def shares(self) -> bool:
+        """Whether `share` can be used now."""
+        transport = self._transport
+        if transport is None or self._closed or transport.get_write_buffer_size():
+            return False
+        return bool(transport.get_extra_info("socket").family == socket.AF_UNIX)
+
+    def share(self, frames: list[bytes], fd: int) -> None:
+        """Send packed frames in one go, with a descriptor. Where that is not possible the connection is given up."""
+        assert self._transport is not None
+        data = b"".join(frames)
+        try:
+            with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as sock:
+                sent = socket.send_fds(sock, [data], [fd])
+        except OSError as error:
+            self._close(f"the agent can't be told anything: {error.strerror}")
+            self.close()
+        else:
+            self._transport.write(data[sent:])
 
     @property
     def heard(self) -> bool:
