@@ -98,6 +98,7 @@ class Carrier:
                 return await self._record(in_hand, result)
             except Elsewhere as lost:
                 in_hand.decide(False)
+                in_hand.started = False
                 log.warning("another daemon has the job", job=in_hand.job.id, reason=str(lost))
                 await self._leave(in_hand)
                 await self._wait_for_others(in_hand)
@@ -208,7 +209,7 @@ class Carrier:
                     return ended
             else:
                 in_hand.starts += 1
-            in_hand.state = "running"
+            in_hand.state, in_hand.started = "running", True
             try:
                 result = await self._run_kept(in_hand, leased, limits)
             except BaseException:

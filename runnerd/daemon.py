@@ -202,6 +202,7 @@ async def open_daemon(
             settings.tools,
         )
         scheduler = await enter(opening)
+        scheduler.counted = meter.started
         daemon = Daemon(
             settings,
             names=Names(languages, plugins.aliases),

@@ -82,6 +82,8 @@ class InHand:
         self.queued_ms = 0.0
         self.starts = 0
         """How often it was started, by other daemons too where a record counts."""
+        self.started = False
+        """Whether it was started here, and how it ended is this daemon's to say."""
         self.entry: Entry | None = None
         self.stdin: Stdin | None = None
         """What more is sent to its standard input, where it is interactive."""

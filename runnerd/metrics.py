@@ -88,10 +88,13 @@ class Meter:
         """A result was given to who submitted the job."""
         lang = result.lang if result.lang in self._languages else OTHER
         self.jobs[lang, result.status, ingress] += 1
-        if result.starts:
-            self.starts[lang] += result.starts
-            self._histogram(self.waited, lang).add(result.usage.queued_ms / 1000)
-            self._histogram(self.ran, lang).add(result.usage.ran_ms / 1000)
+
+    def started(self, result: Result) -> None:
+        """A job that was started here has ended, whoever is told, and however often."""
+        lang = result.lang if result.lang in self._languages else OTHER
+        self.starts[lang] += result.starts
+        self._histogram(self.waited, lang).add(result.usage.queued_ms / 1000)
+        self._histogram(self.ran, lang).add(result.usage.ran_ms / 1000)
 
     def refused(self, error: RunnerdError, ingress: str) -> None:
         """No result was given: the job is to come again."""

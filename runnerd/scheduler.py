@@ -6,7 +6,7 @@ one job, and a listener may go without ending it.
 
 import asyncio
 from asyncio import CancelledError, TaskGroup
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
@@ -91,6 +91,8 @@ class Scheduler:
         """Jobs that could be talked to, and have ended; the latest of them."""
         self.sessions = None if workspaces is None else workspaces.sessions
         """What ingresses ask of sessions."""
+        self.counted: Callable[[Result], None] = lambda _: None
+        """Called once for each job that was started here and has a result."""
         self._draining = False
         self._change = asyncio.Event()
         self._changing = False
@@ -308,6 +310,8 @@ class Scheduler:
                 del self._talked[next(iter(self._talked))]
         if not in_hand.ended:
             in_hand.end(None)  # cancelled before it began
+        if in_hand.started and in_hand.result is not None:
+            self.counted(in_hand.result)
         self._notify()
 
     def _notify(self) -> None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 20
 """Two of them are in memory for each download: one is used while the next is read."""
-_PIPE_BYTES = 1 << 20
-"""What may be on its way to the thread that gathers a part."""
 
 
 class S3Blobs:
@@ -45,7 +43,7 @@ class S3Blobs:
         check_content_type(content_type)
         size = 0
         async with self._uploads.turn():
-            pipe = Pipe(_PIPE_BYTES)
+            pipe = Pipe(self._part_bytes)  # the next part comes while one is sent
             typed = {"content_type": content_type, "part_size": self._part_bytes, "num_parallel_uploads": 1}
             sending = self._bucket.begin(lambda client, bucket: client.put_object(bucket, name, pipe, -1, **typed))  # type: ignore[arg-type]
             sending.add_done_callback(lambda _: pipe.end())
