@@ -36,9 +36,11 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
 
     from ..config import load_config
     from ..errors import RunnerdError
+    from ..heap import keep_buffers
     from ..log import open_log
     from ..plugins import find_plugins
 
+    keep_buffers()
     plugins = find_plugins()
     config = load_config(plugins, file=file, flags=flags)
     with open_log(config.settings.log):
