@@ -39,7 +39,7 @@ class S3(Store, tag="s3", frozen=True, kw_only=True):
     """What the names of all our objects begin with: empty, or directories with a / behind each."""
 
     part_bytes: Annotated[int, Meta(ge=5 << 20, le=1 << 30)] = 5 << 20
-    """Blobs are sent in parts of so many bytes; up to five are in memory for each upload. A blob has 10 000 at most."""
+    """Blobs are sent in parts of so many bytes; up to four are in memory for each upload. A blob has 10 000 at most."""
     uploads: Annotated[int, Meta(ge=1, le=1000)] = 8
     """Blobs that are stored at once; further ones wait."""
     downloads: Annotated[int, Meta(ge=1, le=1000)] = 16

@@ -5,6 +5,7 @@ directories are there all the same, and names are in the order of their keys.
 """
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from minio import Minio
 from runnerd import Blob, StoreError, Turns, check_content_type, check_key, check_range
 
 from .bucket import Bucket, RangeError
-from .pipe import Pipe
+from .upload import Upload, cut
 
 if TYPE_CHECKING:
     from minio.datatypes import Object
@@ -41,25 +42,42 @@ class S3Blobs:
         """See `Blobs.put`."""
         name = self._name(key)
         check_content_type(content_type)
-        size = 0
         async with self._uploads.turn():
-            pipe = Pipe(self._part_bytes)  # the next part comes while one is sent
-            typed = {"content_type": content_type, "part_size": self._part_bytes, "num_parallel_uploads": 1}
-            sending = self._bucket.begin(lambda client, bucket: client.put_object(bucket, name, pipe, -1, **typed))  # type: ignore[arg-type]
-            sending.add_done_callback(lambda _: pipe.end())
-            try:
-                async for chunk in chunks:
-                    await pipe.send(chunk)
-                    size += len(chunk)
-                    if sending.done():
-                        break
-                pipe.end()
-                await self._bucket.outcome(sending)
-            except BaseException:
-                pipe.fail()
-                await self._bucket.ended(sending)  # until then parts may be there, and they are removed
-                raise
+            size = await self._put(name, cut(chunks, self._part_bytes), content_type)
         return Blob(key=key, size=size, content_type=content_type, modified=time.time())
+
+    async def _put(self, name: str, parts: AsyncGenerator[bytes], content_type: str) -> int:
+        """Store what comes, in one request where it is one part; returns its size in bytes."""
+        first = await anext(parts, b"")
+        second = await anext(parts, None)
+        if second is None:
+            await self._put_whole(name, first, content_type)
+            return len(first)
+        upload = Upload(self._bucket, name, content_type)
+        await upload.begin()
+        try:
+            size = 0
+            for part in (first, second):
+                size += len(part)
+                await upload.add(part)
+            del first, second, part
+            async for part in parts:
+                size += len(part)
+                await upload.add(part)
+            await upload.complete()
+        except BaseException:
+            await upload.abort()
+            raise
+        return size
+
+    async def _put_whole(self, name: str, body: bytes, content_type: str) -> None:
+        typed = {"content_type": content_type, "part_size": max(len(body), self._part_bytes)}
+        sending = self._bucket.begin(lambda client, bucket: client.put_object(bucket, name, io.BytesIO(body), len(body), **typed))  # type: ignore[arg-type]
+        try:
+            await self._bucket.outcome(sending)
+        except BaseException:
+            await self._bucket.ended(sending)  # until then it may still become an object
+            raise
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Blobs.get`."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+AT_ONCE = 2
+"""Requests of one upload that are on their way at once."""
+
 
 class RangeError(Exception):
     """A range begins behind the object's end."""
@@ -84,7 +87,7 @@ def _cause(error: Exception, secret: str) -> str:
 @asynccontextmanager
 async def connected(s3: "S3") -> AsyncGenerator[Bucket, None]:
     """The bucket, made if there was none. Raises StoreError."""
-    threads = ThreadPoolExecutor(s3.uploads + s3.downloads, "runnerd-s3")
+    threads = ThreadPoolExecutor(AT_ONCE * s3.uploads + s3.downloads, "runnerd-s3")
     http = _http(s3)
     try:
         bucket = Bucket(_client(s3, http), s3, threads)
@@ -97,7 +100,7 @@ async def connected(s3: "S3") -> AsyncGenerator[Bucket, None]:
 
 def _http(s3: "S3") -> urllib3.PoolManager:
     return urllib3.PoolManager(
-        maxsize=s3.uploads + s3.downloads,
+        maxsize=AT_ONCE * s3.uploads + s3.downloads,
         timeout=urllib3.Timeout(connect=s3.connect_timeout_s, read=s3.timeout_s),
         retries=urllib3.Retry(total=s3.retries, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504), raise_on_status=False),
         cert_reqs="CERT_REQUIRED",
