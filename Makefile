@@ -32,11 +32,12 @@ test: lint  ## Lint, types, layers and the daily suite: minutes, no cluster (ARG
 	$(call say,'Tests: the daily suite')
 	@$(BIN)/pytest -m 'not slow and not pods and not chaos' $(ARGS)
 
-test-all: lint  ## The above and all that is slow: every language, hostile programs, chaos, the built wheel, the bench once
+test-all: lint  ## The above and all that is slow: every language, hostile programs, chaos, the built wheel, the bench once, pods
 	$(call say,'Tests: everything')
 	@$(BIN)/pytest -m 'not pods' $(ARGS)
 	$(call say,'Bench: a few samples to see that it runs')
 	@$(BIN)/python -m bench --quick
+	$(MAKE) test-pods
 
 test-pods: $(VENV)/developing  ## Pods and the Helm chart on a real Kubernetes: KUBECONFIG's, else one made here (Debian, as root)
 	$(call say,'Tests: pods')

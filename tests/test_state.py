@@ -374,42 +374,6 @@ h = H()
         assert interpreter.snapshot == b"mine"
         assert "no snapshot" in (await interpreter.state("")).problem
 
-    async def test_a_snapshot_that_was_never_written_is_none(self, interpreter: Interpreter) -> None:
-        code = """
-import os, struct, time
-class H:
-    def __getstate__(self):
-        taken = b'{"type":"taken","size":4}'
-        os.write(3, (struct.pack("!II", len(taken), 0) + taken) * 2)
-        time.sleep(60)
-h = H()
-"""
-        await interpreter.state(code)
-        assert interpreter.snapshot == bytes(4)
-        assert "no snapshot" in (await interpreter.state("")).problem
-
-    async def test_what_hands_snapshots_over_is_no_memory_for_programs(self, at_level: LocalExecutor, py: Language) -> None:
-        code = """
-import os
-def tried(fd):
-    if "memfd:snapshot" not in os.readlink(f"/proc/self/fd/{fd}"): return None
-    for size in (1 << 18, 1):
-        try: os.ftruncate(fd, size)
-        except PermissionError: pass
-        else: return "its size was changed"
-    try: os.pwrite(fd, b"x", 1 << 18)
-    except OSError: return "sealed"
-    return "it took more"
-found = set()
-for fd in range(4, 64):
-    try: found.add(tried(fd))
-    except FileNotFoundError: pass
-    except PermissionError: found.add("sealed")  # may not look into its own /proc
-print(*(found - {None}))
-del tried, found
-"""
-        assert await Interpreter(at_level, py, 1 << 16).printed(code) == "sealed\n"
-
     async def test_pickling_without_end_of_memory(self, executor: LocalExecutor, py: Language) -> None:
         if executor.level != "strong":
             pytest.skip("needs a hard limit of memory")

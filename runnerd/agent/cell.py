@@ -22,17 +22,14 @@ import resource
 import select
 import signal
 import socket
-import struct
 import time
 from typing import NoReturn
 
 from . import child, forks, landlock, linux, quota, reach, reaper, seccomp, tree
 from .options import POD, STRONG, USERNS, Options
+from .orders import ENDED, KILLED, WATCHED
 from .volume import Volume
 
-KILLED = struct.Struct("!cQQ")
-ENDED = struct.Struct("!ciQQ")
-WATCHED = struct.Struct("!cQQ")
 FDS = 3
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the sandbox's own
 INNER_ID = 65532

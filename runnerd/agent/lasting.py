@@ -102,7 +102,7 @@ class LastingRun(Run):
                     "fds": list(theirs),
                 }
             ),
-            [*theirs.values(), *self._slates(wanted=True)],
+            [*theirs.values(), self._keeping.slate.fd],
         )
         self._be_patient()
 

@@ -10,10 +10,8 @@ job. A new master has new addresses and a new hash secret.
 
 from __future__ import annotations
 
-import array
 import json
 import os
-import platform
 import signal
 import socket
 import sys
@@ -21,10 +19,8 @@ from typing import Any, NoReturn
 
 from . import calling, cell, child, forks, linux, preload, program, rehearsal, root, seccomp, snapshot
 from .options import NAMESPACED, STRONG, USERNS, Options
+from .orders import CONTROL, MODULES
 
-CONTROL = 3
-MODULES = "modules"
-"""The directory beside the agent's archive with what snapshots need, where the interpreter lacks it."""
 MOST_FDS = 8
 BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 
@@ -37,7 +33,7 @@ def main(options: Options) -> None:
     except (OSError, ImportError, RuntimeError, ValueError) as error:
         _send(control, {"error": f"{type(error).__name__}: {error}"})
         return
-    _send(control, {"ready": True, "python": platform.python_version()})
+    _send(control, {"ready": True, "python": sys.version.split()[0]})
     while True:
         message, fds, _, _ = socket.recv_fds(control, 4096, MOST_FDS)
         if not message:
@@ -117,9 +113,3 @@ def _be_cell(options: Options, request: dict[str, Any], fds: list[int], control:
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
     control.sendmsg([json.dumps(message).encode()])
-
-
-def request_cell(control: socket.socket, slot: int, watch: bool, fds: list[int]) -> None:
-    """The agent's side: ask for a cell, with its control socket and the cgroup files to enter."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    control.sendmsg([json.dumps({"slot": slot, "watch": watch}).encode()], ancillary)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 STRONG = "strong"
 USERNS = "userns"
@@ -19,8 +18,7 @@ WORKSPACE = "/mnt/data"
 """The job's directory, where it has a root of its own."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """Settings of one agent; sizes in bytes."""
 
     level: str
@@ -56,7 +54,7 @@ class Options:
     """The interpreter that warm programs run in: a path, or a name to be found on PATH. Empty for the agent's own."""
     files_in_memory: bool = True
     """Whether the job's directories are a tmpfs of the pod's, and count as its memory."""
-    env: dict[str, str] = dataclasses.field(default_factory=dict)
+    env: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
     """Variables that every job gets, unless its language or itself says otherwise."""
     recycle_jobs: int = 10_000
     """Cells of one master may run so many jobs in all; then a new master takes over, with new addresses and a new hash secret."""
@@ -64,19 +62,18 @@ class Options:
     @classmethod
     def parse(cls, text: str) -> Options:
         """Read what `dump` wrote. Raises TypeError or ValueError."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: value for name, value in json.loads(text).items() if name in known}  # a daemon may be newer than an image
+        values = {name: value for name, value in json.loads(text).items() if name in cls._fields}  # a daemon may be newer than an image
         values["paths"] = tuple(values.get("paths", ()))
         return cls(**values)
 
     def changed(self, **values: Any) -> Options:
         """The same with other values."""
-        return dataclasses.replace(self, **values)
+        return self._replace(**values)
 
     def dump(self) -> str:
         """The options as JSON, without those that have their default: an agent may be older, and not know them."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]})
+        missing = object()
+        return json.dumps({name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name, missing)})
 
     @property
     def namespaced(self) -> bool:

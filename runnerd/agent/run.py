@@ -74,33 +74,26 @@ class Run:
         try:
             self._slot.limit(limits["memory_bytes"], limits["processes"], limits["cpu_cores"])
         except OSError:  # less than the standby child has in use
-            self._refuse_memory()
+            self._stage, self._cause = self._stages[-1], "memory"
+            self._end_stage(None, None, 0, 0)
+            self._finish()
+            self._slot.kill()
             return False
         return True
 
-    def _refuse_memory(self) -> None:
-        self._stage, self._cause = self._stages[-1], "memory"
-        self._end_stage(None, None, 0, 0)
-        self._finish()
-        self._slot.kill()
-
     def file(self, header: Header, body: bytes) -> None:
         """Pass a file of the job on to its child."""
-        name = header["name"]
+        name, more = header["name"], header.get("more", False)
         self._inputs[name] = self._inputs.get(name, 0) + len(body)
-        if not header.get("more"):
-            self._files_left -= 1
-        self._pass_on({"name": name, "more": True} if header.get("more") else {"name": name}, body)
+        self._files_left -= not more
+        self._slot.send(begin({"name": name, "more": True} if more else {"name": name}, len(body)))
+        self._slot.send(body)
 
     def state(self, header: Header, body: bytes) -> None:
         """Take a piece of the snapshot, for the child that is to load it."""
         told = self._keeping.arrive(header, body) if self._begins and self._keeping is not None else None
         if told is not None:
             self._slot.send(pack(told))
-
-    def _pass_on(self, header: Header, body: bytes) -> None:
-        self._slot.send(begin(header, len(body)))
-        self._slot.send(body)
 
     def end(self, cause: str) -> None:
         """End the stage that runs, because of `timeout` or `output`."""
@@ -274,13 +267,10 @@ class Run:
         theirs = {} if self._stages else self.pipes.theirs
         if theirs:
             request["fds"] = list(theirs)
-        self._slot.send(pack(request), [*theirs.values(), *self._slates("state" in request)])
+        slates = [self._keeping.slate.fd] if self._keeping is not None and "state" in request else []
+        self._slot.send(pack(request), [*theirs.values(), *slates])
         if not self._begins:
             self._start_clock()
-
-    def _slates(self, wanted: bool) -> list[int]:
-        """Descriptors to hand snapshots over in, for a child that has some to load or to take."""
-        return [self._keeping.slate.fd] if wanted and self._keeping is not None else []
 
     def _asks(self, stage: Header) -> Header:  # noqa: ARG002 - for those that override it
         """What else the child is asked for."""

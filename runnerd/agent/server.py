@@ -14,8 +14,8 @@ from typing import Any
 from . import cgroup, landlock, linux
 from .lease import Lease
 from .loop import Loop
-from .master import CONTROL, request_cell
 from .options import STRONG, Options
+from .orders import CONTROL, request_cell
 from .podgroup import PodGroup
 from .slot import Slot
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from . import linux
-from .cell import ENDED, KILLED, WATCHED
 from .cgroup import Group
 from .ends import Ends
 from .frames import Header
 from .loop import Loop, Timer
+from .orders import ENDED, KILLED, WATCHED
 from .podgroup import PodGroup
 
 OWN_PROCESSES = 1
@@ -241,7 +241,8 @@ class Slot:
 
     def _ended(self, message: bytes) -> None:
         _, status, cpu_total, memory = ENDED.unpack_from(message)
-        cpu, self._cpu_before = max(0, cpu_total - self._cpu_before), cpu_total
+        # While a child is stopped the total lacks what it has used, and was told of: then it is less than before.
+        cpu, self._cpu_before = max(0, cpu_total - self._cpu_before), max(cpu_total, self._cpu_before)
         self._calm()
         if self.user is not None:
             self.user.child_ended(status, cpu, memory, os.fsdecode(message[ENDED.size :]))

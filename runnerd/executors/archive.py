@@ -1,10 +1,16 @@
-"""The agent as one file: a zip archive that any Python from 3.9 on runs. Beside it lies what snapshots of variables need."""
+"""The agent as one file: a zip archive that any Python from 3.9 on runs. Beside it lies what snapshots of variables need.
 
+Its modules are in it compiled as well, which spares each sandbox a fifth of a second where its interpreter is of the version
+that wrote the archive; another one takes their source.
+"""
+
+import marshal
 import zipfile
 from importlib import resources
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 
-from ..agent import master
+from ..agent import orders
 
 MODULES = ("cloudpickle", "lz4", "lz4.frame")
 """Packages for a sandbox's interpreter that has none of its own; compiled parts serve one of our own version only."""
@@ -17,9 +23,21 @@ def write(path: Path) -> None:
         archive.writestr("__main__.py", MAIN)
         for source in resources.files("runnerd.agent").iterdir():
             if source.name.endswith(".py"):
-                archive.writestr(f"agent/{source.name}", source.read_bytes())
+                name, text = f"agent/{source.name}", source.read_bytes()
+                archive.writestr(name, text)
+                archive.writestr(f"{name}c", compiled(name, text))
     path.chmod(0o644)
-    _write_modules(path.parent / master.MODULES)
+    _write_modules(path.parent / orders.MODULES)
+
+
+UNCHECKED_HASH = (1).to_bytes(4, "little")
+"""Flags of PEP 552: never compared with the source."""
+
+
+def compiled(name: str, text: bytes) -> bytes:
+    """A module's source, as this interpreter and its like would keep it in `__pycache__`."""
+    code = compile(text, name, "exec", dont_inherit=True, optimize=0)
+    return MAGIC_NUMBER + UNCHECKED_HASH + source_hash(text) + marshal.dumps(code)
 
 
 def _write_modules(directory: Path) -> None:

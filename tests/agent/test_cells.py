@@ -12,6 +12,9 @@ import pytest
 
 from conftest import ExecutorAt
 from runnerd import File, Job, Language, Limits, Output, Result
+from runnerd.agent.loop import Loop
+from runnerd.agent.orders import ENDED
+from runnerd.agent.slot import Slot
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
 LIMITS = Limits(
@@ -206,3 +209,18 @@ def cells_of(executor: LocalExecutor) -> set[int]:
                 if name == "runnerd-cell" and int(parent) == executor.agent_pid:
                     found.add(int(entry.name))
     return found
+
+
+def test_cpu_time_of_a_child_that_was_stopped_counts_once() -> None:
+    """The cell's total lacks what the stopped child has used, until that has ended; others of the cell end meanwhile."""
+    told: list[int] = []
+
+    class User:
+        def child_ended(self, _status: int, cpu_ns: int, _memory: int, _only_file: str) -> None:
+            told.append(cpu_ns)
+
+    slot = Slot(Loop(), 0, None, None)  # type: ignore[arg-type]
+    slot.user = User()  # type: ignore[assignment]
+    for total in (10, 10 - 2 + 1, 10 - 2 + 4):  # one job; a collector, with 2 told of the stopped child; the child, with 2 more
+        slot._ended(ENDED.pack(b"x", 0, total, 0))
+    assert told == [10, 0, 2]

@@ -28,7 +28,7 @@ PY = bundled_languages()["py"]
 LIMITS = Limits(wall_s=5, cpu_s=5, memory_bytes=256 << 20, processes=32, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4)
 START = """
 set -e
-mount -t tmpfs -o size=4m,mode=755 tmpfs /mnt
+mount -t tmpfs -o size=16m,mode=755 tmpfs /mnt
 mkdir -p /mnt/data
 mount -t tmpfs -o mode=1777 tmpfs /mnt/data
 cp -r "$1" /mnt/agent

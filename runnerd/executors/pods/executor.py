@@ -28,6 +28,8 @@ from .watching import Watching
 
 CLOSE_S = 20.0
 """How long removing what is left may take when the daemon stops."""
+FIRST_MOMENTS_S = 0.01
+"""A pod takes another's place when the job that it stands in for has had so long: it is asked for by the same process."""
 CAN_NOT_NEST = (
     "languages.{code}.reuse = tenant: a pod can't serve a tenant's jobs one after the other here: its node's kernel has no Landlock of "
     "ABI 6 (Linux 6.12), or its runtime or the agent in its image is older. Use reuse = session or job, or nodes that have it"
@@ -144,6 +146,8 @@ class PodExecutor:
         make = manifest.job if resource is JOBS else manifest.pod
         try:
             async with asyncio.timeout(self._start_s):
+                if resource is PODS:
+                    await asyncio.sleep(FIRST_MOMENTS_S)
                 await self._creation.create(resource, lambda: make(wanted, self._settings, self.ownership.owner))
                 address = await sighting.address()
                 wire, ready = await knock(address, self._settings.port, secret)

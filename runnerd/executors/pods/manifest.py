@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 AGENT = "/opt/runnerd"
 """Where the agent, its interpreter and its libraries are, in every image of ours and in what an init container brings."""
-COMMAND = (f"{AGENT}/bin/python3", "-I", "-X", "utf8", f"{AGENT}/agent.pyz")
+COMMAND = (f"{AGENT}/bin/python3", "-I", "-S", "-X", "utf8", f"{AGENT}/agent.pyz")
 VARIABLE = "RUNNERD_AGENT"
 TARGET = "/mnt/agent"
 """Where the init container writes it to."""
