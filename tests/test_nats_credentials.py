@@ -1,5 +1,6 @@
 """Every usual way to say who we are to a NATS server, and what tenants may do there."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -146,7 +147,9 @@ async def test_a_tenant_does_all_that_is_its_own(tmp_path: Path) -> None:
         assert json.loads(sent.data)["stream"] == "RD_JOBS"
         assert decode_result((await replies.next_msg(timeout=30)).data).stdout == "hi"
         assert [(await events.next_msg(timeout=30)).subject for _ in range(2)] == ["rd.v1.evt.acme.two.status", "rd.v1.evt.acme.two.out"]
-        stored = await client.request("$JS.API.DIRECT.GET.RD_RES.rd.v1.res.acme.two", b"", timeout=10)
+        async with asyncio.timeout(30):  # the copy is stored beside the reply
+            while not (stored := await client.request("$JS.API.DIRECT.GET.RD_RES.rd.v1.res.acme.two", b"", timeout=10)).data:
+                await asyncio.sleep(0.02)
         assert decode_result(stored.data).stdout == "hi"
         assert json.loads((await client.request("rd.v1.ctl.acme.two.status", b"", timeout=10)).data)["status"] == "ok"
         assert not refused

@@ -22,6 +22,9 @@ from .topology import JOBS, Topology
 if TYPE_CHECKING:
     from .. import Nats
 
+_LOOK_S = 0.1
+"""How old may be what is known of warm sandboxes: it decides only which of several daemons is asked first."""
+
 
 class JetStreamPart:
     """Pulls durable jobs and runs them."""
@@ -60,6 +63,7 @@ class JetStreamPart:
             counters=bus.counters,
         )
         self._puller.warm = self._warm
+        self._is_warm, self._look_at = False, 0.0
         self._durable.on_change = self._puller.wake
         self._durable.on_failure = self._puller.rest
         self.queued = Queued(api, topology)
@@ -102,7 +106,12 @@ class JetStreamPart:
         return min(self._room.startable(self._services.free()) + settings.ahead, settings.in_hand - len(self._hands))
 
     def _warm(self) -> bool:
-        return any(pool.get("warm") for pool in self._services.health().get("pools", {}).values())
+        """Whether a sandbox stands ready: looked at now and then, as all that the daemon says of itself is put together for it."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_S
+            self._is_warm = any(pool.get("warm") for pool in self._services.health().get("pools", {}).values())
+        return self._is_warm
 
     async def _watch(self) -> None:
         while True:
