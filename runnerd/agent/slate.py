@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 _ADD_SEALS, _SEALED, _SHRUNK, _GROWN = 1033, 1, 2, 4  # see fcntl(2)
 _MAP_POPULATE = 0x8000  # Python has its name since 3.10
-_mmap, _fstat, _pread, _sum, _len = mmap.mmap, os.fstat, os.pread, sum, len
+_mmap, _fstat, _pread, _close, _sum, _len = mmap.mmap, os.fstat, os.pread, os.close, sum, len
 
 
 class Slate:
@@ -66,4 +66,4 @@ class Slate:
         """Close this descriptor. Does nothing a second time."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            _close(fd)
