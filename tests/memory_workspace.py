@@ -53,6 +53,7 @@ async def run(executor: LocalExecutor, language: Language, job: Job, workspace: 
     async with executor.sandbox(language) as sandbox:
         result = [event async for event in sandbox.run(job, language, limits, workspace)][-1]
     assert isinstance(result, Result)
+    print(result)  # to be read where a test fails
     return result
 
 

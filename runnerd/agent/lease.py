@@ -11,7 +11,7 @@ from .frames import FrameError, Header, Unpacker, begin
 from .lasting import LastingRun, NestedRun, Remains
 from .loop import Channel, Loop
 from .run import Run
-from .slot import Slot
+from .slot import Slot, Tenant
 
 if TYPE_CHECKING:
     from .server import Server
@@ -54,7 +54,7 @@ class Lease:
         """Take a slot with a child ready."""
         self._slot = slot
         if self._request is None:
-            slot.user = _Waiting(self)
+            slot.user = _Waiting(self, slot)
             self.emit({"type": "ready", "tenant": slot.tenant, "tmp": self._server.options.tmp(slot.number), **self._server.description})
         else:
             self._start(slot, self._request)
@@ -233,8 +233,8 @@ def renew(slot: Slot) -> None:
         slot.kill()
 
 
-class _Keeping:  # its methods are those of slot.Tenant
-    """A slot's user between two jobs of a session or tenant.
+class _Keeping(Tenant):
+    """A slot's user between two jobs of a session or tenant: what anybody says without a job is ignored.
 
     It has a child forked in what the last one left, unless an interpreter sleeps there; or, where nothing remains, when all is renewed.
     """
@@ -262,15 +262,6 @@ class _Keeping:  # its methods are those of slot.Tenant
         """The next child waits for its request."""
         self._lease.ready()
 
-    def child_said(self, header: Header, body: bytes) -> None:
-        """Nothing that is said without a job matters."""
-
-    def output(self, stream: str, data: bytes) -> None:
-        """Nothing either."""
-
-    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
-        """The last child will have ended soon."""
-
     def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:  # noqa: ARG002
         """The last child has ended: the next one can come."""
         if self._forked:
@@ -281,58 +272,27 @@ class _Keeping:  # its methods are those of slot.Tenant
         else:
             self._go_on()
 
-    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
-        """Nobody was told to sleep."""
-
     def sleeper_lost(self) -> None:
         """The interpreter has ended, and with it what the next job was to find."""
         self._lease.lose("its interpreter ended while it waited for the next job")
         renew(self._slot)
-
-    def child_room(self) -> None:
-        """Nothing waits."""
-
-    def over_limit(self, limit: str) -> None:
-        """Not without a job."""
 
     def cell_lost(self, reason: str) -> None:
         """The cell died meanwhile."""
         self._lease.lose(reason)
 
 
-class _Waiting:  # its methods are those of slot.Tenant
+class _Waiting(Tenant):
     """A slot's user while no job has come: everything but its loss is ignored."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, slot: Slot) -> None:
         self._lease = lease
-
-    def child_ready(self) -> None:
-        """Never: it is ready already."""
-
-    def child_said(self, header: Header, body: bytes) -> None:
-        """Nothing that a child without a job could say matters."""
-
-    def output(self, stream: str, data: bytes) -> None:
-        """Nothing either."""
-
-    def killed(self, cpu_ns: int, memory: int, only_file: str) -> None:
-        """Nothing was to be killed."""
+        self._slot = slot
 
     def child_ended(self, status: int, cpu_ns: int, memory: int, only_file: str) -> None:  # noqa: ARG002
         """The child died while it waited."""
         self._lease.lose(f"its standby child ended (wait status {status})")
-
-    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
-        """Nobody was told to sleep."""
-
-    def sleeper_lost(self) -> None:
-        """Nobody sleeps."""
-
-    def child_room(self) -> None:
-        """Nothing waits."""
-
-    def over_limit(self, limit: str) -> None:
-        """Not without a job."""
+        renew(self._slot)
 
     def cell_lost(self, reason: str) -> None:
         """The cell died while it waited."""

@@ -20,7 +20,6 @@ import hmac
 import os
 import socket
 import sys
-from typing import Any
 
 from . import landlock, linux
 from .frames import FrameError, Header, Unpacker, pack
@@ -28,7 +27,7 @@ from .lease import Lease
 from .options import Options
 from .podgroup import PodGroup
 from .server import BACKLOG, Master, Server, complain, say
-from .slot import Slot
+from .slot import Slot, Tenant
 
 VARIABLE = "RUNNERD_AGENT"
 """Carries the options as JSON."""
@@ -180,7 +179,7 @@ class PodServer(Server):
         if not self._made:
             self._made = True
             self._master.close()
-            super().idle(slot)
+        super().idle(slot)
 
     def gone(self, slot: Slot, wanted: bool) -> None:  # noqa: ARG002
         """The cell has ended, and with it the pod's use; once the lease has been told, everything does."""
@@ -214,11 +213,8 @@ class PodLease(Lease):
         self._await_end()
 
 
-class _Nobody:  # its methods are those of slot.Tenant
-    """The slot's user after the job."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
+class _Nobody(Tenant):
+    """The slot's user after the job: nothing matters to it."""
 
 
 class Visitor:

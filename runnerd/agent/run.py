@@ -13,7 +13,7 @@ from .keeping import Keeping, KeepingListener
 from .loop import Loop, Timer
 from .options import Options
 from .pipes import PipeListener, Pipes
-from .slot import Slot
+from .slot import Slot, Tenant
 
 FLOOD = 64
 """A program that writes so many times more than is kept is ended."""
@@ -26,7 +26,7 @@ class RunListener(GatheringListener, PipeListener, KeepingListener, Protocol):
         """There is no more to send. Called once."""
 
 
-class Run:
+class Run(Tenant):
     """A job in its slot."""
 
     def __init__(self, loop: Loop, options: Options, slot: Slot, request: Header, listener: RunListener, asked: float) -> None:
@@ -187,8 +187,8 @@ class Run:
             self._gathering.end(failed=True)
             self._finish()
             return
-        if self._keeping is not None and self._keeping.loading and not self._cause:
-            self._begin_anew(self._keeping)
+        if self._begins and not self._cause:
+            self._not_begun(status)
             return
         self._stop_taking("died")
         if not self._stage_over:
@@ -200,12 +200,6 @@ class Run:
             self._gather()
         else:
             self._finish()
-
-    def asleep(self, cpu_ns: int, memory: int, only_file: str) -> None:
-        """Never: nobody was told to sleep."""
-
-    def sleeper_lost(self) -> None:
-        """Never."""
 
     def child_room(self) -> None:
         """The child takes more."""
@@ -337,9 +331,13 @@ class Run:
             self._keeping.loaded(header)
         self._start_clock()
 
-    def _begin_anew(self, keeping: Keeping) -> None:
-        """What loaded the snapshot has ended: another child runs the program, among the files that are there already."""
-        keeping.unloadable()
+    def _not_begun(self, status: int) -> None:
+        """The child has ended before the program: where it loaded a snapshot, another one runs it, among the files that are there."""
+        if self._keeping is None or not self._keeping.loading:
+            self._emit({"type": "lost", "reason": f"its child ended before the program began (wait status {status})"})
+            self._finish(lost=True)
+            return
+        self._keeping.unloadable()
         if self._deadline is not None:
             self._deadline.cancel()
         self._stages.insert(0, self._stage)

@@ -221,10 +221,14 @@ class Server:
             self._idle.append(slot)
             self._match()
 
-    def gone(self, slot: Slot, wanted: bool) -> None:
-        """A slot's cell has ended: make it another, if anybody waits for one or it was meant to be replaced."""
+    def busy(self, slot: Slot) -> None:
+        """A slot is for nobody until it has another child: else two would have it, now and once it is idle again."""
         if slot in self._idle:
             self._idle.remove(slot)
+
+    def gone(self, slot: Slot, wanted: bool) -> None:
+        """A slot's cell has ended: make it another, if anybody waits for one or it was meant to be replaced."""
+        self.busy(slot)
         slot.user = None
         if not wanted:
             complain(f"cell {slot.number} ended by itself")

@@ -28,8 +28,8 @@ SLEEP_S = 5.0
 """And one that has not stopped its child, which ends no job and so may take longer."""
 
 
-class Tenant(Protocol):
-    """What a slot tells whoever uses it."""
+class Tenant:
+    """What a slot tells whoever uses it, and who ignores what does not concern it."""
 
     def child_ready(self) -> None:
         """A fresh child waits for its request."""
@@ -247,6 +247,7 @@ class Slot:
         if self.user is not None:
             self.user.child_ended(status, cpu, memory, os.fsdecode(message[ENDED.size :]))
         else:
+            self._listener.busy(self)
             self.fork(renew=True)
 
     def _asleep(self, message: bytes) -> None:
@@ -356,6 +357,9 @@ class SlotListener(Protocol):
 
     def idle(self, slot: Slot) -> None:
         """The slot has a child ready and nobody who uses it."""
+
+    def busy(self, slot: Slot) -> None:
+        """The slot, which nobody uses, has to be renewed: its child has ended, ready or not."""
 
     def gone(self, slot: Slot, wanted: bool) -> None:
         """The slot has no cell any more."""
