@@ -51,12 +51,6 @@ class Group:
             await self.step()
             await self._wake.wait()
 
-    async def watch(self) -> None:
-        """Wake `keep` with every change in the daemon, for ever."""
-        while True:
-            await self._services.changed()
-            self.wake()
-
     async def step(self) -> None:
         """Join or leave, where that is due."""
         async with self._changing:

@@ -82,7 +82,15 @@ class _Parts:
         durable = await self._durable.start() if self._durable else []
         await self._group.step()
         await self._bus.main.flush()
-        return [self._tasks.create_task(self._group.keep()), self._tasks.create_task(self._group.watch()), *durable]
+        return [self._tasks.create_task(self._group.keep()), self._tasks.create_task(self._watch()), *durable]
+
+    async def _watch(self) -> None:
+        """Wake those who ask for jobs with every change in the daemon, for ever."""
+        while True:
+            await self._services.changed()
+            self._group.wake()
+            if self._durable:
+                self._durable.wake()
 
     def _up(self) -> None:
         self._group.wake()

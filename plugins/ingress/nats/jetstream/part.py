@@ -79,7 +79,7 @@ class JetStreamPart:
             feed.group = findings.group(feed.consumer.name)
         ack_wait_s = min(findings.ack_wait_s, self._nats.jetstream.ack_wait_s)
         await self._bus.main.route(self._puller.route())
-        return [self._tasks.create_task(work) for work in (self._puller.keep(), self._hands.renew(ack_wait_s), self._watch())]
+        return [self._tasks.create_task(work) for work in (self._puller.keep(), self._hands.renew(ack_wait_s))]
 
     def close(self) -> None:
         """Ask for no more, and take no more."""
@@ -112,11 +112,6 @@ class JetStreamPart:
             self._look_at = now + _LOOK_S
             self._is_warm = any(pool.get("warm") for pool in self._services.health().get("pools", {}).values())
         return self._is_warm
-
-    async def _watch(self) -> None:
-        while True:
-            await self._services.changed()
-            self._puller.wake()
 
 
 def tools(nats: "Nats", bus: Bus) -> tuple[Api, Topology]:
