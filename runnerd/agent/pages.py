@@ -1,7 +1,7 @@
 """Pages of memory that a standby child is going to write to, copied ahead of its job.
 
 A forked process copies a page when it first writes to it, and counting a reference is writing. Which pages a job needs in any
-case is read from the page map of a process that ran one; where the kernel can't tell or copy (before 5.14), there are none.
+case is read from the page maps of processes that ran one; where the kernel can't tell or copy (before 5.14), there are none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from . import linux
 Pages = array.array
 """Ranges: address and length in turn, both in bytes."""
 
-NONE: Pages[int] = array.array("Q")
 _SIZE = mmap.PAGESIZE
 _ENTRY = 8
 _PRESENT, _FILE_OR_SHARED, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
@@ -51,15 +50,17 @@ class PageMap:
             done += length
         os.close(pagemap)
 
-    def gained(self) -> Pages[int]:
-        """In the parent: the pages that became the child's between the two, those side by side as one range."""
-        return array.array("Q", (number for run in _runs(self._gained()) for number in run))
-
-    def _gained(self) -> Iterator[int]:
+    def gained(self) -> set[int]:
+        """In the parent: addresses of the pages that became the child's between the two."""
         before, after = array.array("Q", self._before[:]), array.array("Q", self._after[:])
         addresses = (address for start, end in self._mappings for address in range(start, end, _SIZE))
         both = zip(addresses, before, after)  # noqa: B905 - Python 3.9 has no strict
-        return (address for address, old, new in both if _own(new) and not _own(old))
+        return {address for address, old, new in both if _own(new) and not _own(old)}
+
+
+def ranges(addresses: set[int]) -> Pages[int]:
+    """Pages that lie side by side as one range."""
+    return array.array("Q", (number for run in _runs(iter(sorted(addresses))) for number in run))
 
 
 def _own(entry: int) -> bool:
