@@ -25,7 +25,7 @@ import socket
 import time
 from typing import NoReturn
 
-from . import child, forks, landlock, linux, quota, reach, reaper, seccomp, tree
+from . import child, forks, ipc, landlock, linux, quota, reach, reaper, seccomp, tree
 from .options import POD, STRONG, USERNS, Options
 from .orders import ENDED, KILLED, WATCHED
 from .volume import Volume
@@ -202,6 +202,7 @@ class Cell:
         os.dup2(control.fileno(), FDS)
         control.detach()
         linux.close_range(FDS + 1)
+        self._ipc = ipc.Namespace(options.tmp(slot)) if options.level == STRONG else None  # at all others jobs can make nothing there
         self._control = socket.socket(fileno=FDS)
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -253,6 +254,8 @@ class Cell:
             self._sleeper = 0
             self._reaper.kill()
             self._reap(wait=True)
+        if self._ipc is not None:
+            self._ipc.renew()
         made_anew = [directory.renew() for directory in self._directories]
         if any(made_anew) and self._ruleset is not None:
             self._ruleset.close()

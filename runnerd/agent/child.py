@@ -78,7 +78,6 @@ def lock_down(options: Options, slot: int, job_filter: seccomp.Filter, ruleset: 
     if options.level == STRONG:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     if options.namespaced:
-        linux.unshare(linux.CLONE_NEWIPC)
         _write("/proc/self/oom_score_adj", str(OOM_SCORE))
     uid = options.uid_base + slot
     if options.level != USERNS and os.getuid() == 0:
