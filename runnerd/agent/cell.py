@@ -38,6 +38,8 @@ PRIORITY = -15
 """So that a job with many processes can't keep PID 1 from ending them."""
 WATCH_MS = 50
 """How often memory is looked at where no cgroup limits it."""
+AGAIN_MS = 10
+"""After so long it is looked at again where it was too much: a process that starts another may have its memory twice for a moment."""
 GONE_ROUNDS, GONE_S = 100, 0.001
 """How often, and how long after another, a cell looks whether threads of its child that have ended are gone."""
 RENEW_BY_UNLINK = 8
@@ -196,6 +198,8 @@ class Cell:
         """CPU time of the child, or the sleeper, that was told when it was stopped."""
         self._told_ns = 0
         """CPU time of children that live or have lived on, as was told then."""
+        self._over_since = 0.0
+        """When too much memory was found first; 0 where there was not."""
         self._status = 0
         self._rss = 0
         self._reaper = reaper.for_level(options.level)
@@ -216,7 +220,7 @@ class Cell:
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         while True:
-            for fd, _ in poll.poll(WATCH_MS if self._watch and self._memory and self._child else None):
+            for fd, _ in poll.poll(self._patience()):
                 if fd == FDS:
                     self._command()
                 else:
@@ -224,6 +228,12 @@ class Cell:
             self._reap()
             if self._watch and self._memory and self._child:
                 self._check()
+
+    def _patience(self) -> int | None:
+        """Milliseconds until memory is looked at again, None where that need not be."""
+        if not (self._watch and self._memory and self._child):
+            return None
+        return AGAIN_MS if self._over_since else WATCH_MS
 
     def _command(self) -> None:
         try:
@@ -244,6 +254,7 @@ class Cell:
             self._wake()
         elif code == b"M":
             _, self._memory, self._processes = WATCHED.unpack(message)
+            self._over_since = 0.0
         else:  # the agent is gone
             self._reaper.kill()
             os._exit(0)
@@ -344,6 +355,12 @@ class Cell:
 
     def _check(self) -> None:
         over = self._over()
+        if over == b"memory":
+            now = time.monotonic()
+            self._over_since = self._over_since or now
+            if now - self._over_since < AGAIN_MS / 1000:
+                return
+        self._over_since = 0.0
         if over:
             self._memory = 0
             self._control.send(b"o" + over)
@@ -353,7 +370,8 @@ class Cell:
         """Which limit is over, if any."""
         own, shared = self._reaper.memory()
         files = sum(directory.used_bytes() for directory in self._directories)
-        if own + max(shared, files) > self._memory:  # what is mapped may be these files: nobody tells, and none counts twice
+        common = max(shared, files)  # what is mapped may be these files: nobody tells, and none counts twice
+        if own + common > self._memory and self._reaper.own_memory() + common > self._memory:
             return b"memory"
         if self._processes and self._reaper.tasks() > self._processes:
             return b"processes"

@@ -34,11 +34,16 @@ class NamespaceReaper:
     def memory(self) -> tuple[int, int]:
         """Bytes that all processes have of their own, and that they map to share: files in memory, and what is no file's.
 
-        What they share with the zygote by fork is not counted, what several map is counted once.
+        What they share with the zygote by fork is not counted, what several map is counted once; but what they have
+        from a fork of their own counts for each, see `own_memory`.
         """
         pids = list(self.pids())
         parts, hidden = zip(*map(_shared, pids), strict=True) if pids else ((), (0,))
         return sum(max(0, _anonymous(pid) - self._base) for pid in pids), sum(parts) + max(hidden)
+
+    def own_memory(self) -> int:
+        """Bytes that all processes have of their own, with what several have from a fork counted once: walks their pages."""
+        return sum(_own(pid, self._base) for pid in self.pids())
 
     def tasks(self) -> int:
         """How many processes and threads there are besides this one."""
@@ -139,6 +144,12 @@ def _anonymous(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * PAGE
+
+
+def _own(pid: int, base: int) -> int:
+    """Bytes of a process's own and its part of those from forks; all of both but for `base`, where its part can't be read."""
+    part = _field(f"/proc/{pid}/smaps_rollup", b"Pss_Anon:")  # Linux 5.4
+    return max(0, _anonymous(pid) - base) if part is None else part
 
 
 def _threads(pid: int) -> int:

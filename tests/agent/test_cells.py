@@ -32,10 +32,12 @@ async def isolated(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> L
     return await executor_at(request.param)
 
 
-async def run(executor: LocalExecutor, language: Language, code: str, tenant: str = "t", **fields: object) -> Result:
+async def run(
+    executor: LocalExecutor, language: Language, code: str, tenant: str = "t", limits: Limits = LIMITS, **fields: object
+) -> Result:
     job = Job(id="job", tenant=tenant, lang=language.code, code=code, **fields)  # type: ignore[arg-type]
     async with executor.sandbox(language) as sandbox:
-        result = [event async for event in sandbox.run(job, language, LIMITS)][-1]
+        result = [event async for event in sandbox.run(job, language, limits)][-1]
     assert isinstance(result, Result)
     return result
 
@@ -166,6 +168,31 @@ async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: 
     assert {await printed(executor, py, look) for _ in range(10)} == {"False"}
     # without a control group there would be no account of their memory
     assert await printed(await executor_at("userns"), py, make) == "False"
+
+
+FORKS = """
+import os, time
+data = bytearray(os.urandom(1 << 20)) * 100
+pids = []
+for number in range(4):
+    pid = os.fork()
+    if pid == 0:
+        @CHILD@
+        time.sleep(0.7)
+        os._exit(len(data) != 100 << 20)
+    pids.append(pid)
+print([os.waitpid(pid, 0)[1] for pid in pids])
+"""
+
+
+@pytest.mark.parametrize("level", ["strong", "userns"])
+async def test_what_processes_have_from_a_fork_counts_once(executor_at: ExecutorAt, py: Language, level: str) -> None:
+    executor = await executor_at(level)
+    limits = msgspec.structs.replace(LIMITS, memory_bytes=256 << 20)
+    shared = await run(executor, py, FORKS.replace("@CHILD@", "pass"), limits=limits)
+    assert (shared.status, shared.stdout) == ("ok", "[0, 0, 0, 0]\n")
+    copied = await run(executor, py, FORKS.replace("@CHILD@", "data[::4096] = bytes(len(data[::4096]))"), limits=limits)
+    assert copied.status == "oom", copied
 
 
 async def test_no_cell_or_mount_or_cgroup_is_left(languages: dict[str, Language], py: Language) -> None:

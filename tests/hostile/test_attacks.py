@@ -210,9 +210,11 @@ async def _use_all(executor: LocalExecutor, python: Language) -> None:
 async def _idle(executor: LocalExecutor, python: Language, states: dict[str, State]) -> State:
     if executor.level not in states:
         await _use_all(executor, python)
+        before = None
         async with asyncio.timeout(AT_MOST_S):
-            while (state := _state(executor)).processes != ALL_READY:  # cells are being made again
-                await asyncio.sleep(0.05)
+            while (state := _state(executor)) != before or state.processes != ALL_READY:  # cells are being made again, or children
+                before = state
+                await asyncio.sleep(0.2)
         states[executor.level] = state
     return states[executor.level]
 
