@@ -5,11 +5,12 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import ExecutorAt
 from hosting import hosted
-from memory_workspace import MemoryWorkspace, content, run
+from memory_workspace import LIMITS, MemoryWorkspace, content, run
 from runnerd import File, Job, Language, Limits
 from runnerd.errors import SandboxLost, StoreError
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
@@ -144,6 +145,14 @@ class TestComingIn:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert closed.is_set()
+
+    async def test_files_that_take_more_memory_than_there_is(self, at_level: LocalExecutor, py: Language) -> None:
+        if at_level.level in ("landlock", "process"):
+            pytest.skip("files are on disk there, and no memory")
+        workspace = MemoryWorkspace({"a": bytes(60 << 20), "b": bytes(60 << 20)})
+        limits = msgspec.structs.replace(LIMITS, memory_bytes=64 << 20)
+        result = await run(at_level, py, python("print(1)"), workspace, limits)
+        assert (result.status, result.limit, result.stdout) == ("oom", "memory_bytes", "")
 
     async def test_the_agent_dies_while_files_come(self, py: Language) -> None:
         async with open_local(LocalSettings(), 1, ()) as executor:

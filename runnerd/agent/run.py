@@ -187,8 +187,7 @@ class Run(Tenant):
             self._gathering.end(failed=True)
             self._finish()
             return
-        if self._begins and not self._cause:
-            self._not_begun(status)
+        if self._begins and not self._cause and self._not_begun(status):
             return
         self._stop_taking("died")
         if not self._stage_over:
@@ -331,17 +330,20 @@ class Run(Tenant):
             self._keeping.loaded(header)
         self._start_clock()
 
-    def _not_begun(self, status: int) -> None:
-        """The child has ended before the program: where it loaded a snapshot, another one runs it, among the files that are there."""
+    def _not_begun(self, status: int) -> bool:
+        """The child has ended before the program: another one runs it where this one loaded a snapshot. False where the job is over."""
         if self._keeping is None or not self._keeping.loading:
+            if self._slot.cost(0, 0).get("oom_kills"):  # its files take too much
+                return False
             self._emit({"type": "lost", "reason": f"its child ended before the program began (wait status {status})"})
             self._finish(lost=True)
-            return
+            return True
         self._keeping.unloadable()
         if self._deadline is not None:
             self._deadline.cancel()
         self._stages.insert(0, self._stage)
         self._slot.fork(renew=False)
+        return True
 
     def _await_state(self) -> None:
         """The program has ended: whatever becomes of its variables, that is its result."""
