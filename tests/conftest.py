@@ -12,7 +12,7 @@ import pytest
 from hosting import hosted
 from rabbitmq_fixture import Broker, broker
 from runnerd import Language
-from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
+from runnerd.executors.local import LEVELS, LocalExecutor, LocalSettings, open_local
 
 CELLS = 8
 LOCAL = LocalSettings(user=61_000 + os.getpid() % 4000, uid_base=100_000 * (10 + os.getpid() % 1000))
@@ -33,6 +33,12 @@ def bundled_languages() -> dict[str, Language]:
 def languages() -> dict[str, Language]:
     """All languages of installed plugins, by code."""
     return bundled_languages()
+
+
+@pytest.fixture
+def py(languages: dict[str, Language]) -> Language:
+    """Python."""
+    return languages["py"]
 
 
 @asynccontextmanager
@@ -64,6 +70,12 @@ async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorA
             return executor
 
         yield at
+
+
+@pytest.fixture(params=LEVELS)
+async def at_level(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
+    """An executor at each level in turn."""
+    return await executor_at(request.param)
 
 
 @pytest.fixture(scope="session")

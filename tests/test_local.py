@@ -33,11 +33,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
-
 def descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:

@@ -10,7 +10,6 @@ from contextlib import suppress
 import pytest
 from msgspec import structs
 
-from conftest import ExecutorAt
 from fake_executor import wait_until
 from kept_sandbox import KeptSandbox
 from memory_workspace import LIMITS
@@ -18,13 +17,7 @@ from runnerd import Language, SandboxLost
 from runnerd.errors import NotBegun
 from runnerd.executors.local import LocalExecutor
 
-LEVELS = ("strong", "userns", "landlock", "process")
 UNTIMED = "import os, time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
-
-
-@pytest.fixture(params=LEVELS)
-async def at_level(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
-    return await executor_at(request.param)
 
 
 @pytest.fixture

@@ -8,25 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CELLS, ExecutorAt
+from conftest import CELLS
 from fake_executor import wait_until
 from memory_workspace import MemoryWorkspace, run
 from runnerd import Job, Language
 from runnerd.errors import NotBegun
 from runnerd.executors.local import LocalExecutor
 from runnerd.spec import Content
-
-LEVELS = ("strong", "userns", "landlock", "process")
-
-
-@pytest.fixture(params=LEVELS)
-async def at_level(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
-    return await executor_at(request.param)
-
-
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
 
 
 def children(pid: int) -> list[int]:

@@ -14,18 +14,7 @@ from runnerd import Job, Language, Limits
 from runnerd.agent import snapshot
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
-LEVELS = ("strong", "userns", "landlock", "process")
 SHORT_S = 2.0
-
-
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
-
-@pytest.fixture(params=LEVELS)
-async def at_level(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
-    return await executor_at(request.param)
 
 
 @pytest.fixture

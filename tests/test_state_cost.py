@@ -25,11 +25,6 @@ LARGE = 1 << 20
 RANDOM = f"import os; data = os.urandom({LARGE})"
 
 
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
-
 @pytest.mark.parametrize("level", ["strong", "userns", "landlock", "process"])
 async def test_what_did_not_change_is_not_sent_back(level: str, executor_at: ExecutorAt, py: Language) -> None:
     session = Interpreter(await executor_at(level), py, 4 << 20)

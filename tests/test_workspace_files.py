@@ -17,18 +17,6 @@ from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 from runnerd.job import Skipped, Stored
 from runnerd.spec import Content
 
-LEVELS = ("strong", "userns", "landlock", "process")
-
-
-@pytest.fixture(params=LEVELS)
-async def at_level(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
-    return await executor_at(request.param)
-
-
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
 
 def python(code: str, **fields: object) -> Job:
     return Job(id="job", tenant="t", lang="py", code=code, **fields)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What processes share by key or name, and what outlives them: System V objects, and POSIX message queues. See ipc_namespaces(7).
 
-A fresh namespace for each job would take the kernel as long as a third of a fork, and its removal as long again. A job mostly
-leaves nothing there, and that can be seen.
+A fresh namespace for each job, with its removal, would cost the kernel about half of what a fork does. A job mostly leaves
+nothing there, and that can be seen.
 """
 
 from __future__ import annotations

@@ -22,11 +22,6 @@ LIMITS = Limits(
 )
 
 
-@pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
-
 @pytest.fixture(params=["strong", "userns", "landlock"])
 async def isolated(request: pytest.FixtureRequest, executor_at: ExecutorAt) -> LocalExecutor:
     return await executor_at(request.param)

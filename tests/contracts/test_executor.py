@@ -36,11 +36,6 @@ def python(code: str, **fields: object) -> Job:
 
 
 @pytest.fixture
-def py(languages: dict[str, Language]) -> Language:
-    return languages["py"]
-
-
-@pytest.fixture
 def bash(languages: dict[str, Language]) -> Language:
     return languages["bash"]
 
