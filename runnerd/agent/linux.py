@@ -259,6 +259,15 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, name.encode()[:15] + b"\0")
 
 
+def wipe_environment() -> None:
+    """Forget all variables, and have none of them left where /proc/self/environ and every fork would show them: proc_pid_stat(5)."""
+    os.environ.clear()
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = (int(field) for field in fields[47:49])  # env_start and env_end are 50 and 51, and `pid (name)` is not among these
+    ctypes.memset(start, 0, end - start)
+
+
 def drop_capabilities() -> None:
     """Give up all capabilities: effective, permitted, inheritable and with them ambient."""
     syscall("capset", struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))

@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from . import calling, cell, child, forks, linux, preload, program, rehearsal, root, seccomp, snapshot
+from . import calling, cell, child, forks, linux, pages, preload, program, rehearsal, root, seccomp, snapshot
 from .options import NAMESPACED, STRONG, USERNS, Options
 from .orders import CONTROL, MODULES
 
@@ -70,12 +70,13 @@ def _prepare(options: Options) -> child.Ground:
     program.hide_agent()
     sys.modules[calling.NAME] = calling
     with forks.skipping_hooks():
-        preload.load(options.preload, options.tmp(0) if options.alone else options.scratch)
+        preload.load(options.preload, options.tmp(0) if options.alone else options.scratch, options.single_use)
     sockets = (socket.AF_UNIX,) if options.namespaced else None  # at level `pod` the cell makes a filter of its own
     # Without an IPC namespace System V objects would be shared by all jobs, and stay on the host; without a cgroup their memory,
     # and that of a memfd, would count nowhere. Both are there at `strong`.
     job_filter = seccomp.Filter(seccomp.build(allow_sockets=sockets, allow_ipc=options.level == STRONG))
-    return child.Ground(job_filter, rehearsal.pages_of_a_job(options))
+    # Two rehearsals cost more than one job can save.
+    return child.Ground(job_filter, pages.NONE if options.single_use else rehearsal.pages_of_a_job(options))
 
 
 def _forget_command_line() -> str:

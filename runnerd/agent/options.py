@@ -50,8 +50,6 @@ class Options(NamedTuple):
     """Whether jobs of one tenant may come one after the other, at level `pod`: then none has IPC objects, which would outlive it."""
     unclaimed_s: float = 300.0
     """The agent of a pod ends where nobody has taken its lease for so long: whoever made the pod is gone."""
-    python: str = ""
-    """The interpreter that warm programs run in: a path, or a name to be found on PATH. Empty for the agent's own."""
     files_in_memory: bool = True
     """Whether the job's directories are a tmpfs of the pod's, and count as its memory."""
     env: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
@@ -84,6 +82,11 @@ class Options(NamedTuple):
     def alone(self) -> bool:
         """Whether jobs have the directories of their own at fixed places: in a root of their own, or in a pod."""
         return self.namespaced or self.level == POD
+
+    @property
+    def single_use(self) -> bool:
+        """Whether there will be one job, or one interpreter that is kept."""
+        return self.level == POD and not self.nested
 
     def workspace(self, slot: int) -> str:
         """The job's directory in cell `slot`, as the job sees it."""

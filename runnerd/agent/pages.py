@@ -15,6 +15,7 @@ from . import linux
 
 Pages = array.array
 """Ranges: address and length in turn, both in bytes."""
+NONE: Pages[int] = array.array("Q")
 
 _SIZE = mmap.PAGESIZE
 _ENTRY = 8

@@ -1,5 +1,8 @@
 """The agent of a pod: PID 1 of its container. It listens on a port, takes one lease in its life, and ends with it.
 
+It runs in the interpreter that warm programs run in, where there are any, and its master is forked from it: there will be one
+master, and one interpreter less to start for each pod.
+
 The lease is for one job, unless that asks for the sandbox to be kept: see lease.py. Of a tenant's jobs one after the other each is
 confined by itself, as the only one would be; none is taken where Landlock can't keep it from all that outlives it (ABI 6).
 
@@ -20,11 +23,13 @@ import hmac
 import os
 import socket
 import sys
+from typing import NoReturn
 
-from . import landlock, linux
+from . import forks, landlock, linux
 from .frames import FrameError, Header, Unpacker, pack
 from .lease import Lease
 from .options import Options
+from .orders import CONTROL
 from .podgroup import PodGroup
 from .server import BACKLOG, Master, Server, complain, say
 from .slot import Slot, Tenant
@@ -62,29 +67,39 @@ def main() -> None:
     listener = listen(options.port)  # before anything that takes time: who connects now is answered later
     server = PodServer(options, listener)
     server.run()
-    sys.exit(3 if server.broken else 0)
+    os._exit(3 if server.broken else 0)  # the container ends with it: to take the interpreter apart first would cost more than its start
 
 
 def read_options() -> Options:
-    """The options, with what can only be told inside of the container."""
+    """The options, with what can only be told inside of the container; its variables are gone then."""
     options = Options.parse(os.environ[VARIABLE])
     env = {name: value for name, value in os.environ.items() if not name.startswith(OURS) and name not in ("HOSTNAME", "HOME")}
-    python = options.python
-    if python:
-        python = _found(python)
-        if not python:
-            say("failed", f"the image has no {options.python}")
-            sys.exit(3)
-    return options.changed(python=python, env=env)
+    linux.wipe_environment()
+    return options.changed(env=env)
 
 
-def _found(program: str) -> str:
-    """Where a program is, as `shutil.which` finds it, which takes longer to import than all of this; empty for nowhere."""
-    for directory in ("/usr/local/bin", "/usr/bin", "/bin"):
-        path = os.path.join(directory, program)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
-    return ""
+class PodMaster(Master):
+    """A master that is forked from the agent, before that knows anything which a job must not."""
+
+    def _start(self, options: Options, control: int) -> int:
+        pid = forks.fork()
+        if pid == 0:
+            _be_master(options, control)
+        return pid
+
+
+def _be_master(options: Options, control: int) -> NoReturn:
+    try:
+        os.dup2(control, CONTROL)
+        linux.close_range(CONTROL + 1)
+        linux.set_dumpable(True)  # it looks at its own pages, and there is no job yet
+        from . import master  # noqa: PLC0415 - the agent has no use for it
+
+        master.main(options)
+    except BaseException as error:  # noqa: BLE001 - nothing is above us: the agent sees us end
+        complain(f"master: {type(error).__name__}: {error}")
+    finally:
+        os._exit(0)
 
 
 class PodServer(Server):
@@ -151,6 +166,9 @@ class PodServer(Server):
         self._visitors -= 1
 
     # What the server does otherwise elsewhere
+
+    def _new_master(self) -> Master:
+        return PodMaster(self.loop, self.options, self)
 
     def _group(self, number: int) -> PodGroup:  # noqa: ARG002 - there is one
         return self._podgroup

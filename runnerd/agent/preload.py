@@ -30,8 +30,8 @@ def standard(profile: str) -> None:
             importlib.import_module(name)
 
 
-def load(profile: str, tmp: str) -> None:
-    """Import the profile's modules; `tmp` is where they may write.
+def load(profile: str, tmp: str, once: bool) -> None:
+    """Import the profile's modules; `tmp` is where they may write. Forked `once`, what is garbage by then costs less than to look for it.
 
     Raises ImportError, and RuntimeError where one of them started a thread.
     """
@@ -42,7 +42,8 @@ def load(profile: str, tmp: str) -> None:
         importlib.import_module(name)
     if os.path.isdir("/proc/self/task") and len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError(f"preloading {profile!r} started threads, which a fork would lose")
-    gc.collect()
+    if not once:
+        gc.collect()
     gc.freeze()
     gc.disable()
 

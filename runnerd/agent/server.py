@@ -37,12 +37,14 @@ class Master:
         self._loop = loop
         self._server = server
         self._asked: deque[tuple[Slot, socket.socket]] = deque()
-        archive, python = sys.argv[0], options.python or sys.executable
-        argv = [python, "-I", "-X", "utf8", archive, "master", options.dump()]
-        self.pid = os.posix_spawn(python, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL)])
+        self.pid = self._start(options, theirs.fileno())
         theirs.close()
         ours.setblocking(False)
         loop.watch(ours.fileno(), lambda _: self._listen())
+
+    def _start(self, options: Options, control: int) -> int:
+        argv = [sys.executable, "-I", "-X", "utf8", sys.argv[0], "master", options.dump()]
+        return os.posix_spawn(sys.executable, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, control, CONTROL)])
 
     def ask(self, slot: Slot, watch: bool) -> None:
         """Have a cell made for a slot; `Server.made` or `Server.failed` follows."""
@@ -111,7 +113,7 @@ class Server:
             say("failed", "no cgroups for memory and processes: " + "; ".join(self._reasons))
             sys.exit(3)
         linux.set_dumpable(False)
-        self._master = Master(self.loop, options, self)
+        self._master = self._new_master()
         self._next_master: Master | None = None
         self.description: dict[str, Any] = {}
         self.nests = False
@@ -193,7 +195,10 @@ class Server:
         self._failures += 1
         if not started or self._failures > FAILURES:
             sys.exit(3)
-        self._master = Master(self.loop, self.options, self)
+        self._master = self._new_master()
+
+    def _new_master(self) -> Master:
+        return Master(self.loop, self.options, self)
 
     def _limits(self) -> tuple[list[str], list[str]]:
         """Limits that hold at this level, and those that do not."""
@@ -252,7 +257,7 @@ class Server:
         """A job starts. After so many of them another master takes over."""
         self._jobs += 1
         if self._jobs > self.options.recycle_jobs and self._next_master is None:
-            self._next_master = Master(self.loop, self.options, self)
+            self._next_master = self._new_master()
 
     def failed(self, slot: Slot, error: str) -> None:
         """A cell could not be made; try again in a while, and in the end give up as a whole."""

@@ -111,7 +111,7 @@ def test_rights_are_the_least(values: dict) -> None:
     role = one(rendered, "Role")
     rights = {(group, kind): set(rule["verbs"]) for rule in role["rules"] for group in rule["apiGroups"] for kind in rule["resources"]}
     assert rights == {
-        ("", "pods"): {"get", "list", "watch", "create", "delete", "deletecollection"},
+        ("", "pods"): {"create", "delete", "list", "watch", "patch"},
         ("batch", "jobs"): {"create", "delete"},
         ("coordination.k8s.io", "leases"): {"get", "list", "watch", "create", "update", "delete"},
         ("", "events"): {"list"},

@@ -296,9 +296,21 @@ async def test_what_a_killed_job_left_is_gone_with_the_pod(program: Path) -> Non
         assert await agent.ended() == 0
 
 
-async def test_an_interpreter_that_is_not_there(program: Path) -> None:
-    async with container(program, python="no-such-python") as agent:
-        assert await agent.ended() == 3
+async def test_a_job_has_no_trace_of_what_the_agent_was_told(program: Path) -> None:
+    code = """
+import gc, os, sys
+def read(path):
+    with open(path, "rb") as file: return file.read()
+print([var for var in read("/proc/self/environ").split(b"\\0") if var])
+print(read("/proc/self/cmdline").split(b"\\0")[1:-1], sys.flags.isolated, "agent" in " ".join(sys.modules))
+print(sorted(os.environ), os.environ.get("LANGUAGE_OF_THE_IMAGE"))
+"""
+    async with container(program) as agent:
+        found = await result(await agent.lease(), code)
+        environ, arguments, variables = found.stdout.splitlines()
+        assert environ == "[]"
+        assert arguments == "[b'-I', b'-X', b'utf8', b'/mnt/agent/agent.pyz', b'pod'] 1 False"
+        assert "RUNNERD" not in variables
 
 
 async def test_a_pod_that_nobody_comes_for_ends(program: Path) -> None:

@@ -52,6 +52,23 @@ async def test_a_warm_pod_that_is_killed_is_replaced(config: str, cluster: Clust
         assert (await result(scheduler, job("print('hi')"))).stdout == "hi\n"
 
 
+async def test_a_job_that_takes_a_while_is_seen_in_the_cluster(config: str, cluster: Cluster) -> None:
+    async with jobs_in(config, cluster, label_after_s=0.5) as (scheduler, executor):
+        await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1)
+        calls = executor.cluster.calls
+        assert (await result(scheduler, job("print('hi')"))).stdout == "hi\n"
+        await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1)
+        assert executor.cluster.calls - calls == 2  # its successor's creation and its own end: no label
+        long = job(SLEEP, stream=True)
+        events = scheduler.submit(long)
+        await first_output(events)
+        (leased,) = await until(cluster, PODS, "runnerd.dev/state=leased", bool)
+        assert leased["metadata"]["annotations"].items() >= {"runnerd.dev/job": long.id, "runnerd.dev/tenant": long.tenant}.items()
+        *_, last = [event async for event in events]
+        assert isinstance(last, Result)
+        assert last.stdout == "on\nover\n"
+
+
 async def test_the_api_goes_away_and_comes_back(config: str, cluster: Cluster, tmp_path: Path) -> None:
     async with door(config, tmp_path) as (api, through), jobs_in(through, cluster, warm=2) as (scheduler, executor):
         pool = scheduler._pools["py"]

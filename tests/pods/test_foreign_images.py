@@ -8,7 +8,7 @@ import pytest
 
 from cluster_fixture import CLUSTER, LIMITS, START_S, settings
 from conftest import bundled_languages
-from runnerd import Job, Language, Result
+from runnerd import Job, Language, Result, SandboxError
 from runnerd.executors.pods.cluster import Cluster
 from runnerd.executors.pods.executor import open_pods
 from runnerd.limits import allowed
@@ -39,6 +39,14 @@ async def test_a_shell(config: str, cluster: Cluster, image: str) -> None:
     result = await run(config, cluster, bash, "read line < /proc/self/comm; echo hi; echo 5 > new; exit 3")
     assert (result.status, result.exit_code, result.stdout) == ("failed", 3, "hi\n"), result
     assert [(file.name, file.content) for file in result.files] == [("new", b"5\n")]
+
+
+async def test_an_image_without_python_says_so(config: str, cluster: Cluster, image: str) -> None:
+    if "static" not in image:
+        pytest.skip("one is enough")
+    py = msgspec.structs.replace(bundled_languages()["py"], image=image)
+    with pytest.raises(SandboxError, match=r"\"python3\": executable file not found"):
+        await run(config, cluster, py, "print('hi')")
 
 
 async def test_the_images_own_python_stands_by(config: str, cluster: Cluster, image: str) -> None:

@@ -47,6 +47,8 @@ async def check(cluster: Cluster, settings: PodSettings, *, closed: bool = False
     warnings = [open_door]
     if not await cluster.may("list", EVENTS):
         warnings.append("may not list events: why a pod does not start can be told less well")
+    if not await cluster.may("patch", PODS):
+        warnings.append("may not patch pods: those that run a job for long are not labelled")
     return tuple(warning for warning in warnings if warning)
 
 

@@ -80,6 +80,10 @@ class Cluster:
         """Write an object anew; it must not have changed since it was read (409)."""
         return await self._json("PUT", self._path(resource, body["metadata"]["name"]), body=body)
 
+    async def merge(self, resource: Resource, name: str, patch: Object) -> None:
+        """Change what `patch` names and nothing else: a JSON merge patch, RFC 7396."""
+        await self._json("PATCH", self._path(resource, name), body=patch)
+
     async def delete(self, resource: Resource, name: str, *, namespaced: bool = True, **options: Any) -> None:
         """Delete an object, with `DeleteOptions`. Nothing happens where there is none."""
         path = self._path(resource, name, namespaced=namespaced)
@@ -141,7 +145,10 @@ class Cluster:
                 path,
                 method,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={
+                    "Accept": "application/json",
+                    "Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json",
+                },
                 body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,

@@ -19,6 +19,7 @@ from .cluster import EVENTS, JOBS, PODS, Cluster, ClusterError, Object, Resource
 from .creation import Creation
 from .knock import PodWire, Secret, knock, new_secret
 from .manifest import Wanted
+from .marking import Marking
 from .ownership import Ownership
 from .removal import Removal
 from .sandbox import PodSandbox
@@ -50,7 +51,8 @@ async def open_pods(settings: PodSettings, limits: LimitSettings, start_s: float
         for warning in warnings:
             log.warning(warning)
         async with open_nursery() as tasks:
-            executor = PodExecutor(cluster, settings, limits, start_s, Removal(cluster, settings.requests, tasks))
+            removal, marking = Removal(cluster, settings.requests, tasks), Marking(cluster, settings.label_after_s, tasks)
+            executor = PodExecutor(cluster, settings, limits, start_s, removal, marking)
             executor.warnings = warnings
             executor.level = await _level(cluster, settings)
             await executor.ownership.claim()
@@ -85,7 +87,9 @@ class PodExecutor:
 
     name = "pods"
 
-    def __init__(self, cluster: Cluster, settings: PodSettings, limits: LimitSettings, start_s: float, removal: Removal) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: PodSettings, limits: LimitSettings, start_s: float, removal: Removal, marking: Marking
+    ) -> None:
         self.level = POD
         self.cluster = cluster
         self.warnings: tuple[str, ...] = ()
@@ -97,6 +101,7 @@ class PodExecutor:
         self._limits = limits
         self._start_s = start_s
         self._removal = removal
+        self._marking = marking
         self._sightings: dict[str, Sighting] = {}
         self._creation = Creation(cluster, settings.requests)
 
@@ -130,7 +135,7 @@ class PodExecutor:
             wire, ready = await self._start(resource, wanted, sighting, secret)
             try:
                 _check(language, ready)
-                yield PodSandbox(wire, {**ready, "level": self.level}, self._limits.cpu_cores, sighting)
+                yield PodSandbox(wire, {**ready, "level": self.level}, self._limits.cpu_cores, sighting, self._marking)
             finally:
                 wire.close()
         except BaseException:

@@ -12,6 +12,8 @@ Object = dict[str, Any]
 AGENT = "/opt/runnerd"
 """Where the agent, its interpreter and its libraries are, in every image of ours and in what an init container brings."""
 COMMAND = (f"{AGENT}/bin/python3", "-I", "-S", "-X", "utf8", f"{AGENT}/agent.pyz")
+WARM_COMMAND = ("python3", "-I", "-X", "utf8", f"{AGENT}/agent.pyz")
+"""Where programs run in the image's own interpreter, the agent does so, too."""
 VARIABLE = "RUNNERD_AGENT"
 TARGET = "/mnt/agent"
 """Where the init container writes it to."""
@@ -19,6 +21,11 @@ HOST_NAME = "sandbox"
 SANDBOX = "runnerd.dev/sandbox"
 DAEMON = "runnerd.dev/daemon"
 LANGUAGE = "runnerd.dev/language"
+STATE = "runnerd.dev/state"
+"""Label: what the pod stands for, `pool`, or `leased` once its job has run for a while."""
+POOL, LEASED = "pool", "leased"
+JOB, TENANT = "runnerd.dev/job", "runnerd.dev/tenant"
+"""Annotations of a leased one: whose job it runs."""
 
 
 class Owner(NamedTuple):
@@ -81,6 +88,7 @@ def labels(wanted: Wanted, settings: PodSettings, owner: Owner) -> dict[str, str
         "app.kubernetes.io/managed-by": "runnerd",
         DAEMON: owner.name,
         LANGUAGE: wanted.language.code,
+        STATE: POOL,
         SANDBOX: wanted.name,
     }
 
@@ -120,7 +128,7 @@ def pod_spec(wanted: Wanted, settings: PodSettings) -> Object:
                 "name": "sandbox",
                 "image": image(wanted.language, settings),
                 "imagePullPolicy": settings.pull_policy,
-                "command": [*COMMAND, "pod"],
+                "command": [*(WARM_COMMAND if wanted.language.warmup == "python" else COMMAND), "pod"],
                 "workingDir": "/",
                 "env": [{"name": VARIABLE, "value": options(wanted, settings).dump()}],
                 "ports": [{"name": "agent", "containerPort": settings.port, "protocol": "TCP"}],
@@ -178,7 +186,6 @@ def options(wanted: Wanted, settings: PodSettings) -> Options:
         nested=wanted.language.reuse == "tenant",
         unclaimed_s=settings.unclaimed_s,
         state_s=settings.state_s,
-        python="python3" if warm else "",
         files_in_memory=settings.files == "memory",
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 from ...agent.frames import Header
 from ...errors import NotBegun, SandboxLost
@@ -12,6 +13,7 @@ from ...tools import Tools
 from ..sandbox import AgentSandbox
 from .condition import End
 from .knock import PodWire
+from .marking import Marking
 from .sighting import Sighting
 
 EXPLAIN_S = 5.0
@@ -21,9 +23,10 @@ EXPLAIN_S = 5.0
 class PodSandbox(AgentSandbox):
     """A lease on a pod."""
 
-    def __init__(self, wire: PodWire, ready: Header, cpu_cores: float, sighting: Sighting) -> None:
+    def __init__(self, wire: PodWire, ready: Header, cpu_cores: float, sighting: Sighting, marking: Marking | None = None) -> None:
         super().__init__("pods", wire, ready, cpu_cores)
         self._sighting = sighting
+        self._marking = marking
 
     async def run(
         self,
@@ -36,8 +39,9 @@ class PodSandbox(AgentSandbox):
     ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
         try:
-            async for event in super().run(job, language, limits, workspace, stdin, tools):
-                yield event
+            with self._marking.lease(job, self._sighting) if self._marking is not None else nullcontext():
+                async for event in super().run(job, language, limits, workspace, stdin, tools):
+                    yield event
         except SandboxLost as error:
             end = await self._end()
             if end is None:

@@ -85,6 +85,9 @@ class PodSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A pod that is still there after so many seconds is ended by Kubernetes, whatever it does. More than pool.max_age_s and a job take."""
     unclaimed_s: Seconds = 300.0
     """A pod that no daemon has connected to for so long ends by itself, in seconds. More than pool.start_timeout_s."""
+    label_after_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 1.0
+    """A pod is labelled `runnerd.dev/state: leased`, with its job's id and tenant as annotations, once the job has run for so long, in
+    seconds: what ends sooner costs no call of the API."""
     ttl_s: Annotated[int, Meta(ge=0, le=86_400)] = 60
     """How long a Kubernetes Job is kept that has ended without being removed, in seconds."""
 
