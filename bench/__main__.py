@@ -59,6 +59,7 @@ TARGETS = {
     "pod_job_p50_ratio": ("<=", 1.5),
     "refill_p50_ratio": ("<=", 1.2),
     "pod_throughput_ratio": (">=", 0.9),
+    "pod_tenant_throughput_ratio": (">=", 0.5),
     "api_calls_per_job": ("<=", 2.2),
 }
 """What runnerd is meant to reach on two shared cores. Shown beside what was measured; missing one is no failure."""
@@ -69,6 +70,7 @@ OPTIONAL = {
     "pod_job_p50_ratio",
     "refill_p50_ratio",
     "pod_throughput_ratio",
+    "pod_tenant_throughput_ratio",
     "api_calls_per_job",
 }
 """Without the data packages, bubblewrap or a cluster, these can't be measured."""

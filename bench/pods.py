@@ -51,6 +51,8 @@ async def pods(samples: Samples, size: Size) -> None:
     ):
         async with open_local(LocalSettings(), 2 * WARM, [py]) as local_executor, _jobs(local_executor, py) as locally:
             await _latency(samples, size.repeats, in_pods, locally)
+            async with _jobs(executor, msgspec.structs.replace(py, reuse="tenant")) as kept:
+                await _tenant(samples, size, kept, locally)
         await _refill(samples, size.repeats, in_pods, bare)
         await _throughput(samples, size, in_pods, executor, bare)
 
@@ -102,6 +104,42 @@ async def _throughput(samples: Samples, size: Size, in_pods: Scheduler, executor
         samples.add("bare_pods_per_s", await bare.rate(AT_ONCE, seconds))
     samples.result("pod_throughput_ratio", p50(samples.raw["pod_jobs_per_s"]) / p50(samples.raw["bare_pods_per_s"]))
     samples.result("api_calls_per_job", p50(samples.raw["api_calls_per_job"]))
+
+
+async def _tenant(samples: Samples, size: Size, kept: Scheduler, locally: Scheduler) -> None:
+    """Jobs of one tenant in pods that serve it again and again, against the local executor: as many at once, for as long."""
+    try:
+        await _timed(kept)
+    except RuntimeError as error:
+        samples.notes["pods that serve a tenant"] = f"left out: {error}"
+        return
+    for _ in range(max(1, size.turns // 2)):
+        for name, scheduler in (("pod_tenant_jobs_per_s", kept), ("local_jobs_per_s", locally)):
+            await _rate(scheduler, size.seconds / 4)
+            await _settled(kept)
+            samples.add(name, await _rate(scheduler, size.seconds))
+    samples.result("pod_tenant_throughput_ratio", p50(samples.raw["pod_tenant_jobs_per_s"]) / p50(samples.raw["local_jobs_per_s"]))
+
+
+async def _settled(scheduler: Scheduler) -> None:
+    """Wait until no sandbox is being made."""
+    async with asyncio.timeout(START_S):
+        while scheduler.health()["pools"]["py"]["starting"]:
+            await asyncio.sleep(0.01)
+
+
+async def _rate(scheduler: Scheduler, seconds: float) -> float:
+    """Jobs in a second, AT_ONCE at a time."""
+    begin, jobs = time.perf_counter(), 0
+
+    async def submitter() -> None:
+        nonlocal jobs
+        while time.perf_counter() - begin < seconds:
+            await _timed(scheduler)
+            jobs += 1
+
+    await asyncio.gather(*(submitter() for _ in range(AT_ONCE)))
+    return jobs / (time.perf_counter() - begin)
 
 
 async def _timed(scheduler: Scheduler) -> float:
