@@ -15,7 +15,7 @@ from .arrival import Names, arrival, plain, refusal
 from .availability import Availability
 from .config import Settings
 from .errors import ConfigError, Interrupted, Rejected, Saturated
-from .executors.local import open_local
+from .executors.here import open_here
 from .isolation import check_level
 from .job import Event, Job, Result
 from .metrics import Meter, exposition
@@ -173,7 +173,7 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    settings: Settings, plugins: Plugins, *, open_executor: OpenLocal = open_local, toolchains: Toolchains | None = None
+    settings: Settings, plugins: Plugins, *, open_executor: OpenLocal = open_here, toolchains: Toolchains | None = None
 ) -> AsyncGenerator[Daemon, None]:
     """A daemon that takes jobs while the block is open. Raises ConfigError, StoreError, SandboxError and IngressError.
 

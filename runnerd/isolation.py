@@ -19,7 +19,7 @@ _STRENGTH = {
 }
 """Levels that executors reach. What is not listed counts as `process`: a level earns its place here by its tests."""
 
-Minimum = Literal["process", "landlock", "userns", "strong", "pod", "pod+gvisor", "pod+kata"]
+Minimum = Literal["process", "landlock", "userns", "strong", "gvisor", "pod", "pod+gvisor", "pod+kata"]
 
 
 Reused = Literal["session", "tenant"]
@@ -29,8 +29,8 @@ class IsolationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What jobs may count on."""
 
     minimum: Minimum = "userns"
-    """Weakest level at which jobs run: `strong`, `userns`, `landlock` or `process`. Below it every job is rejected. The last
-    two don't keep untrusted code from everything on this machine: name one of them only where you trust every job. `pod`,
+    """Weakest level at which jobs run: `gvisor`, `strong`, `userns`, `landlock` or `process`. Below it every job is rejected. The
+    last two don't keep untrusted code from everything on this machine: name one of them only where you trust every job. `pod`,
     `pod+gvisor` and `pod+kata` demand pods, the last two such a runtime class, and all three a NetworkPolicy that denies egress."""
 
     @property

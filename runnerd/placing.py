@@ -7,7 +7,8 @@ import msgspec
 
 from .config import Settings
 from .errors import ConfigError
-from .executors.local import LocalSettings, open_local
+from .executors.here import open_here
+from .executors.local import LocalSettings
 from .executors.pods.settings import bounded
 from .limits import LimitSettings
 from .spec import Executor, Language
@@ -17,7 +18,7 @@ OpenLocal = Callable[[LocalSettings, int, Iterable[Language]], AbstractAsyncCont
 
 
 def open_executor(
-    settings: Settings, languages: Mapping[str, Language], open_local: OpenLocal = open_local
+    settings: Settings, languages: Mapping[str, Language], open_local: OpenLocal = open_here
 ) -> AbstractAsyncContextManager[Executor]:
     """The executor that the settings name. Raises ConfigError, and SandboxError when it is entered."""
     if in_pods(settings):

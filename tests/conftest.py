@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from hosting import hosted
 from rabbitmq_fixture import Broker, broker
 from runnerd import Language
-from runnerd.executors.local import LEVELS, LocalExecutor, LocalSettings, open_local
+from runnerd.executors.here import open_here
+from runnerd.executors.local import GVISOR, LEVELS, LocalExecutor, LocalSettings, open_local
 
 CELLS = 8
 LOCAL = LocalSettings(user=61_000 + os.getpid() % 4000, uid_base=100_000 * (10 + os.getpid() % 1000))
@@ -62,8 +64,10 @@ async def executor_at(languages: dict[str, Language]) -> AsyncIterator[ExecutorA
                 opened[level] = await stack.enter_async_context(hosted(in_pods()))
             if level == "strong" and os.geteuid() != 0:
                 pytest.skip("level strong needs root")
+            if level == GVISOR and (os.geteuid() != 0 or (not shutil.which("runsc") and "CI" not in os.environ)):
+                pytest.skip("level gvisor needs root, and runsc")
             if level not in opened:
-                context = open_local(msgspec.structs.replace(LOCAL, level=level), CELLS, languages.values())
+                context = open_here(msgspec.structs.replace(LOCAL, level=level), CELLS, languages.values())
                 opened[level] = await stack.enter_async_context(hosted(context))
             executor = opened[level]
             assert executor.level == level, executor.reasons

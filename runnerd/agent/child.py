@@ -228,6 +228,8 @@ def _become(
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     if options.level == USERNS:  # counted per user id, and each cell's user namespace counts for itself
         _limit(resource.RLIMIT_NPROC, limits["processes"])
+    elif options.own_kernel:
+        _limit(resource.RLIMIT_NPROC, limits["processes"] + CELL_PROCESSES)
     elif options.level not in (STRONG, POD):  # one count for all cells and the agent: it stops a bomb, and is no limit of one job
         _limit(resource.RLIMIT_NPROC, limits["processes"] + CELL_PROCESSES * options.cells)
     lives_on = request.get("lives_on", False)

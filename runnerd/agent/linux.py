@@ -302,9 +302,9 @@ def close_range(first: int, last: int = FDS_MAX) -> None:
     try:
         syscall("close_range", first, last, 0)
     except OSError as error:
-        if error.errno != errno.ENOSYS:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL):
             raise
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # before Linux 5.9
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # before Linux 5.9, and gVisor, which takes no number so large
         os.closerange(first, min(last, _OPEN_FILES_MOST if limit == resource.RLIM_INFINITY else limit) + 1)
 
 

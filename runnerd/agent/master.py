@@ -18,7 +18,7 @@ import sys
 from typing import Any, NoReturn
 
 from . import calling, cell, child, forks, linux, pages, preload, program, rehearsal, root, seccomp, snapshot
-from .options import NAMESPACED, STRONG, USERNS, Options
+from .options import NAMESPACED, POD, STRONG, USERNS, Options
 from .orders import CONTROL, MODULES
 
 MOST_FDS = 8
@@ -38,6 +38,9 @@ def main(options: Options) -> None:
         message, fds, _, _ = socket.recv_fds(control, 4096, MOST_FDS)
         if not message:
             return
+        if options.level == POD:  # there will be one cell: it is this process
+            _send(control, {"pid": os.getpid()})
+            _be_cell(options, json.loads(message), fds, control, ground)
         try:
             pid = _fork_cell(options, json.loads(message), fds, control, ground)
             _send(control, {"pid": pid})

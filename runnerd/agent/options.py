@@ -43,9 +43,11 @@ class Options(NamedTuple):
     state_s: float = 10.0
     """How long loading a snapshot of variables may take, and taking one."""
     port: int = 0
-    """TCP port to listen on, at level `pod`."""
+    """TCP port to listen on, at level `pod`; 0: standard input is the one connection that there will be."""
     proof: str = ""
     """SHA-256, in hex, of the secret that a connection has to tell, at level `pod`. Of no use to whoever reads it."""
+    own_kernel: bool = False
+    """Whether there is a kernel for the sandbox alone, as gVisor's: then the kernel counts its processes by user."""
     nested: bool = False
     """Whether jobs of one tenant may come one after the other, at level `pod`: then none has IPC objects, which would outlive it."""
     unclaimed_s: float = 300.0

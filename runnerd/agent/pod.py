@@ -1,7 +1,7 @@
 """The agent of a pod: PID 1 of its container. It listens on a port, takes one lease in its life, and ends with it.
 
-It runs in the interpreter that warm programs run in, where there are any, and its master is forked from it: there will be one
-master, and one interpreter less to start for each pod.
+It runs in the interpreter that warm programs run in, where there are any. Its master is forked from it, and becomes its one cell:
+for each pod one interpreter has to start.
 
 The lease is for one job, unless that asks for the sandbox to be kept: see lease.py. Of a tenant's jobs one after the other each is
 confined by itself, as the only one would be; none is taken where Landlock can't keep it from all that outlives it (ABI 6).
@@ -64,10 +64,20 @@ def main() -> None:
         say("failed", f"the agent has to be PID 1 of its container, and is {os.getpid()}")
         sys.exit(3)
     linux.set_dumpable(False)
-    listener = listen(options.port)  # before anything that takes time: who connects now is answered later
-    server = PodServer(options, listener)
+    # Before anything that takes time: who connects now is answered later.
+    door = listen(options.port) if options.port else take_connection()
+    server = PodServer(options, door)
     server.run()
     os._exit(3 if server.broken else 0)  # the container ends with it: to take the interpreter apart first would cost more than its start
+
+
+def take_connection() -> socket.socket:
+    """The connection that we were started with as standard input, which nobody else gets."""
+    connection = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return connection
 
 
 def read_options() -> Options:
@@ -79,13 +89,23 @@ def read_options() -> Options:
 
 
 class PodMaster(Master):
-    """A master that is forked from the agent, before that knows anything which a job must not."""
+    """A master that is forked from the agent, before that knows anything which a job must not, and becomes the one cell."""
 
     def _start(self, options: Options, control: int) -> int:
         pid = forks.fork()
         if pid == 0:
             _be_master(options, control)
         return pid
+
+    def close(self) -> None:
+        """Ask it nothing more: what it is now is the slot's."""
+        self._loop.unwatch(self.control.fileno())
+        self.control.close()
+
+    def _listen(self) -> None:
+        super()._listen()
+        if self.ready and not self._asked:
+            self.close()
 
 
 def _be_master(options: Options, control: int) -> NoReturn:
@@ -105,15 +125,15 @@ def _be_master(options: Options, control: int) -> NoReturn:
 class PodServer(Server):
     """The agent's state, for one cell and one lease."""
 
-    def __init__(self, options: Options, listener: socket.socket) -> None:
+    def __init__(self, options: Options, door: socket.socket) -> None:
         self.proof = bytes.fromhex(options.proof)
         self.refused = 0
         """Connections that could not prove themselves, or came too late."""
         self.leased = False
         self.broken = False
         """Whether no sandbox could be made."""
-        self._made = False
-        self._listener = listener
+        self._door = door
+        """A listener; where there is no port, the one connection, whose other end nobody has who need prove himself."""
         self._visitors = 0
         self._podgroup = PodGroup()
         super().__init__(options.changed(proof=""))
@@ -124,8 +144,11 @@ class PodServer(Server):
         """The master is ready: have the cell made, and answer those who call."""
         self.description["nests"] = self.nests
         self._add_slot()
-        self._listener.setblocking(False)
-        self.loop.watch(self._listener.fileno(), lambda _: self._accept(self._listener))
+        self._door.setblocking(False)
+        if self.options.port:
+            self.loop.watch(self._door.fileno(), lambda _: self._accept(self._door))
+        else:
+            self.proven(self._door)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -191,13 +214,6 @@ class PodServer(Server):
     def failed(self, slot: Slot, error: str) -> None:  # noqa: ARG002
         """The cell could not be made: another pod may do better."""
         self.master_failed(self._master, error)
-
-    def idle(self, slot: Slot) -> None:
-        """The cell has its child ready. The master is not needed any more, and could be hurt by the job's end."""
-        if not self._made:
-            self._made = True
-            self._master.close()
-        super().idle(slot)
 
     def gone(self, slot: Slot, wanted: bool) -> None:  # noqa: ARG002
         """The cell has ended, and with it the pod's use; once the lease has been told, everything does."""

@@ -13,6 +13,7 @@ from .options import LANDLOCK, NAMESPACED, POD
 ROUNDS = 2000
 """Rounds of killing before we give up and let the agent kill the whole cell."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class NamespaceReaper:
@@ -55,7 +56,8 @@ class PodReaper(NamespaceReaper):
 
     def __init__(self) -> None:
         super().__init__()
-        linux.set_child_subreaper()  # else what the job leaves behind would be the agent's children
+        with contextlib.suppress(OSError):  # gVisor knows none but PID 1: what the job leaves behind is the agent's there, and ends with it
+            linux.set_child_subreaper()
 
     def pids(self) -> Iterator[int]:
         """All processes but this one and the agent."""
@@ -118,15 +120,18 @@ def for_level(level: str) -> NamespaceReaper:
 
 def usage(pid: int) -> tuple[int, int]:
     """CPU time in ns and peak resident memory in bytes of a process that still runs; zeros where it can't be read."""
-    try:
-        with open(f"/proc/{pid}/schedstat", "rb") as file:
-            cpu = int(file.read().split()[0])
-        with open(f"/proc/{pid}/status", "rb") as file:
-            status = file.read()
-    except (OSError, ValueError, IndexError):
-        return 0, 0
-    at = status.find(b"VmHWM:")
-    return cpu, int(status[at + 6 :].split(None, 1)[0]) * 1024 if at >= 0 else 0
+    status = f"/proc/{pid}/status"
+    return _cpu_ns(pid), _field(status, b"VmHWM:") or _field(status, b"VmRSS:") or 0  # gVisor tells no peak
+
+
+def _cpu_ns(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/schedstat", "rb") as file:
+        return int(file.read().split()[0])
+    # gVisor has no such file, and a kernel may be built without it.
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        user, system = file.read().rpartition(b")")[2].split()[11:13]
+        return (int(user) + int(system)) * 1_000_000_000 // TICKS
+    return 0
 
 
 def stopped(pid: int) -> bool:

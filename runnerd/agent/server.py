@@ -17,7 +17,7 @@ from .loop import Loop
 from .options import STRONG, Options
 from .orders import CONTROL, request_cell
 from .podgroup import PodGroup
-from .slot import Slot
+from .slot import BACKSTOP_S, OWN_KERNEL_BACKSTOP_S, Slot
 
 BACKLOG = 128
 """Connections that wait to be accepted, and leases that wait for a cell."""
@@ -278,7 +278,8 @@ class Server:
 
     def _add_slot(self) -> None:
         number = len(self._slots)
-        slot = Slot(self.loop, number, self._group(number), self)
+        backstop_s = OWN_KERNEL_BACKSTOP_S if self.options.own_kernel else BACKSTOP_S
+        slot = Slot(self.loop, number, self._group(number), self, backstop_s)
         self._slots[number] = slot
         self._make(slot)
 

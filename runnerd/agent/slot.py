@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -22,8 +23,8 @@ OWN_PROCESSES = 1
 """The cell's PID 1 is in the same cgroup as the job."""
 ALONE = 2
 """What a cgroup counts where there are only PID 1 and the child, with one thread."""
-BACKSTOP_S = 1.0
-"""A cell that has not ended its processes so long after it was told to is killed as a whole."""
+BACKSTOP_S, OWN_KERNEL_BACKSTOP_S = 1.0, 10.0
+"""A cell that has not ended its processes so long after it was told to is killed as a whole. A kernel in user space takes longer."""
 SLEEP_S = 5.0
 """And one that has not stopped its child, which ends no job and so may take longer."""
 
@@ -68,7 +69,9 @@ class Tenant:
 class Slot:
     """One cell. `user` is told what happens in it; without one, the slot keeps itself ready."""
 
-    def __init__(self, loop: Loop, number: int, group: Group | PodGroup | None, on_idle: SlotListener) -> None:
+    def __init__(
+        self, loop: Loop, number: int, group: Group | PodGroup | None, on_idle: SlotListener, backstop_s: float = BACKSTOP_S
+    ) -> None:
         self.number = number
         self.group = group
         self.user: Tenant | None = None
@@ -87,16 +90,18 @@ class Slot:
         self._child_pidfd = -1
         self._destroying = False
         self._alive = False  # the child
+        self._backstop_s = backstop_s
         self._backstop: Timer | None = None
         self._cpu_before = 0
 
     def adopt(self, pid: int, control: socket.socket) -> None:
         """Take over a cell that was just made, and have it fork its first child."""
         self._pid = pid
-        self._pidfd = linux.pidfd_open(pid)
+        self._pidfd = _pidfd(pid)
         self._control = control
         control.setblocking(False)
-        self._loop.watch(self._pidfd, lambda _: self._cell_ended())
+        if self._pidfd >= 0:
+            self._loop.watch(self._pidfd, lambda _: self._cell_ended())
         self._loop.watch(control.fileno(), lambda _: self._listen())
         self._cpu_before = 0
         self.tenant = ""
@@ -145,13 +150,13 @@ class Slot:
         if self.group is None:
             return {"cpu_ms": cpu_ns / 1e6, "memory_bytes": memory}
         usage = self.group.usage()
-        counted = {"cpu_ms": usage.cpu_ns / 1e6, "memory_bytes": memory if usage.memory_bytes is None else usage.memory_bytes}
+        counted = {"cpu_ms": (usage.cpu_ns or cpu_ns) / 1e6, "memory_bytes": memory if usage.memory_bytes is None else usage.memory_bytes}
         return {**counted, "oom_kills": usage.oom_kills, "refused": usage.pids_refused}
 
     def kill(self) -> None:
         """End everything in the cell."""
         if self._backstop is None:
-            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+            self._backstop = self._loop.call_after(self._backstop_s, self.destroy)
         if self.group is not None:
             self.group.hurry()
         self._tell(b"K")
@@ -161,7 +166,7 @@ class Slot:
         if self._child_pidfd < 0 or self.group is None or self.group.processes() != ALONE:
             return False
         if self._backstop is None:
-            self._backstop = self._loop.call_after(BACKSTOP_S, self.destroy)
+            self._backstop = self._loop.call_after(self._backstop_s, self.destroy)
         with contextlib.suppress(ProcessLookupError):
             linux.pidfd_send_signal(self._child_pidfd, signal.SIGKILL)
         return True
@@ -189,7 +194,8 @@ class Slot:
         self._destroying = True
         self.ready = False
         with contextlib.suppress(ProcessLookupError):
-            linux.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            if self._pid:
+                os.kill(self._pid, signal.SIGKILL)  # it is a child of ours: nobody else has its number until we have waited for it
 
     def pause_output(self, paused: bool) -> None:
         """Stop or resume reading what the child writes, and says: it blocks when its pipes are full."""
@@ -236,6 +242,8 @@ class Slot:
             self._asleep(message)
         elif code == b"o" and self.user is not None:
             self.user.over_limit(message[1:].decode())
+        elif not message and self._pidfd < 0:
+            self._cell_ended()
         elif not message:
             self._loop.unwatch(self._control.fileno())
 
@@ -333,11 +341,15 @@ class Slot:
             self._sleeper = None
 
     def _cell_ended(self) -> None:
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        if pid == 0:
-            return
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+        if self._pidfd < 0:
+            _, status = os.waitpid(self._pid, 0)  # it has hung up, which it does only by its end
+        else:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid == 0:
+                return
+            self._loop.unwatch(self._pidfd)
+            os.close(self._pidfd)
+        self._pid = 0
         if self._control is not None:
             self._loop.unwatch(self._control.fileno())
             self._control.close()
@@ -363,3 +375,13 @@ class SlotListener(Protocol):
 
     def gone(self, slot: Slot, wanted: bool) -> None:
         """The slot has no cell any more."""
+
+
+def _pidfd(pid: int) -> int:
+    """A descriptor of a process; -1 where the kernel has none, as gVisor's."""
+    try:
+        return linux.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return -1

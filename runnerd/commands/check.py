@@ -136,11 +136,11 @@ async def _sandboxes(settings: "Settings", languages: "Mapping[str, Language]") 
 async def _isolation(settings: "Settings", languages: "Mapping[str, Language]") -> AsyncIterator[Finding]:
     """Start an agent, which has to withstand the canary probes, and tell the level that was reached."""
     from ..errors import Rejected, SandboxError
-    from ..executors.local import open_local
+    from ..executors.here import open_here
     from ..isolation import check_level
 
     try:
-        async with open_local(settings.local, 2, languages.values()) as executor:
+        async with open_here(settings.local, 2, languages.values()) as executor:
             level, said = executor.level, executor.description
             reasons, breaches = dict(executor.reasons), dict(executor.breaches)
     except SandboxError as error:

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,12 @@ from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, Options
 from ..errors import SandboxError, SandboxLost
 from ..job import Job, Limits
 from ..nursery import open_nursery
-from ..spec import Language
+from ..spec import Executor, Language
 from . import archive, canaries
 from .sandbox import AgentSandbox
 from .wire import Wire
 
+GVISOR = "gvisor"
 LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
 """From the strongest to none at all."""
 START_S = 30.0
@@ -39,8 +40,12 @@ log = structlog.get_logger("runnerd.local")
 class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[local]`: sandboxes on this machine."""
 
-    level: Literal["auto", "strong", "userns", "landlock", "process"] = "auto"
-    """Strongest isolation level to try; `auto` begins with the strongest. What was reached is found by trying."""
+    level: Literal["auto", "gvisor", "strong", "userns", "landlock", "process"] = "auto"
+    """Strongest isolation level to try; `auto` begins with `strong`. What was reached is found by trying. `gvisor` is that or none."""
+    runsc: str = "runsc"
+    """gVisor's program, for level `gvisor`: a path, or a name to be found on PATH."""
+    runsc_flags: tuple[str, ...] = ()
+    """What it is told besides, as `--platform=kvm`."""
     preload: Literal["none", "std", "data"] = "std"
     """What warm Python sandboxes have imported: nothing, the usual standard library, or numpy, pandas and pyplot as well."""
     python: str = ""
@@ -71,10 +76,7 @@ async def open_local(settings: LocalSettings, slots: int, languages: Iterable[La
     """
     python = find_python(settings.python)
     paths = tuple(sorted({path for language in languages for path in language.paths}))
-    _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
-        os.chmod(directory, 0o711)  # noqa: S103 - the agent may run as another user
+    with workplace() as directory:
         archive.write(directory / "agent.pyz")
         executor = LocalExecutor(settings, slots, paths, python, directory)
         try:
@@ -87,6 +89,16 @@ async def open_local(settings: LocalSettings, slots: int, languages: Iterable[La
                     supervisor.cancel()
         finally:
             await executor.stop()
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory for sockets, mount points and the agent's archive, which goes with the block."""
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        os.chmod(directory, 0o711)  # noqa: S103 - the agent may run as another user
+        yield directory
 
 
 def _sweep() -> None:
@@ -175,19 +187,7 @@ class LocalExecutor:
 
     async def probe(self, program: str) -> str:
         """Run a Python program in a sandbox and return what it printed; empty where the sandbox was lost."""
-        job = Job(id="canary", tenant="canary", lang="py", code=program)
-        limits = Limits(
-            wall_s=10, cpu_s=10, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=65536, file_bytes=1 << 20, files=1
-        )
-        try:
-            async with asyncio.timeout(PROBE_S), self.sandbox(PROBE_LANGUAGE) as sandbox:
-                async for event in sandbox.run(job, PROBE_LANGUAGE, limits):
-                    printed = getattr(event, "stdout", "")
-        except SandboxLost:
-            return ""
-        except TimeoutError:
-            raise SandboxError(f"a probe did not end within {PROBE_S:g} s") from None
-        return str(printed)
+        return await run_probe(self, program)
 
     async def _spawn(self, level: str) -> Agent:
         self._count += 1
@@ -309,6 +309,24 @@ class LocalExecutor:
             yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
         finally:
             wire.close()
+
+
+async def run_probe(executor: Executor, program: str) -> str:
+    """Run a Python program in a sandbox of an executor and return what it printed; empty where the sandbox was lost."""
+    job = Job(id="canary", tenant="canary", lang="py", code=program)
+    limits = Limits(
+        wall_s=10, cpu_s=10, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=65536, file_bytes=1 << 20, files=1
+    )
+    printed = ""
+    try:
+        async with asyncio.timeout(PROBE_S), executor.sandbox(PROBE_LANGUAGE) as sandbox:
+            async for event in sandbox.run(job, PROBE_LANGUAGE, limits):
+                printed = str(getattr(event, "stdout", ""))
+    except SandboxLost:
+        return ""
+    except TimeoutError:
+        raise SandboxError(f"a probe did not end within {PROBE_S:g} s") from None
+    return printed
 
 
 PROBE_LANGUAGE = Language(

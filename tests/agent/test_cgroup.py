@@ -20,12 +20,26 @@ PLAIN_USER = 65_532
 
 def _ours() -> set[str]:
     """Groups of this test run, wherever they are."""
+    return _all() - _of_others
+
+
+def _all() -> set[str]:
     places = {place for place in OWN.values() if os.path.isdir(place)}
     return {f"{place}/{name}" for place in places for name in os.listdir(place) if name.startswith(f"runnerd-{os.getpid()}-")}
 
 
+_of_others = _all()
+"""Executors that other tests opened in this process, and go on using."""
+
+
+@pytest.fixture(autouse=True)
+def others():
+    _of_others.clear()
+    _of_others.update(_all())
+
+
 @pytest.fixture
-def backend():
+def backend(others):
     reasons: list[str] = []
     found = cgroup.find(reasons)
     if found is None:

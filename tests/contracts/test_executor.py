@@ -11,7 +11,14 @@ from conftest import ExecutorAt
 from runnerd import Event, File, Job, Language, Limits, Output, Result, SandboxLost, Started
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
-LEVELS = ("strong", "userns", "landlock", "process", pytest.param("pod", marks=pytest.mark.pods))
+LEVELS = (
+    pytest.param("gvisor", marks=pytest.mark.slow),
+    "strong",
+    "userns",
+    "landlock",
+    "process",
+    pytest.param("pod", marks=pytest.mark.pods),
+)
 LIMITS = Limits(wall_s=5, cpu_s=5, memory_bytes=256 << 20, processes=64, open_files=256, output_bytes=1 << 16, file_bytes=1 << 20, files=4)
 
 

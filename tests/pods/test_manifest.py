@@ -74,9 +74,9 @@ def test_the_pod_is_told_a_hash_and_never_the_secret() -> None:
     (variable,) = container(pod())["env"]
     options = Options.parse(variable["value"])
     assert (variable["name"], options.proof, options.level, options.port) == ("RUNNERD_AGENT", "ab" * 32, "pod", 8990)
-    assert (options.python, options.preload) == ("python3", "std")
-    other = Options.parse(container(pod(bundled_languages()["bash"]))["env"][0]["value"])
-    assert (other.python, other.preload) == ("", "none")
+    other = container(pod(bundled_languages()["bash"]))
+    assert (options.preload, Options.parse(other["env"][0]["value"]).preload) == ("std", "none")
+    assert (container(pod())["command"][0], other["command"][0]) == ("python3", "/opt/runnerd/bin/python3")
 
 
 def test_labels_and_owner() -> None:
@@ -89,6 +89,7 @@ def test_labels_and_owner() -> None:
         "runnerd.dev/daemon": "runnerd-1",
         "runnerd.dev/language": "py",
         "runnerd.dev/sandbox": "runnerd-py-abc",
+        "runnerd.dev/state": "pool",
     }
     assert [(owner["kind"], owner["name"], owner["uid"]) for owner in meta["ownerReferences"]] == [("Lease", "runnerd-1", "uid-1")]
 
