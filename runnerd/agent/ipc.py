@@ -6,6 +6,7 @@ nothing there, and that can be seen.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from . import linux
@@ -33,15 +34,28 @@ class Namespace:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is there."""
-        return not os.listdir(self._queues) and all(os.pread(table, _HEADINGS, 0).count(b"\n") == 1 for table in self._tables)
+        """Whether nothing is there; never where that can't be seen, for the kernel was built without some of it."""
+        return (
+            self._queues >= 0
+            and not os.listdir(self._queues)
+            and all(os.pread(table, _HEADINGS, 0).count(b"\n") == 1 for table in self._tables)
+        )
 
     def _open(self) -> None:
-        self._tables = [os.open(f"/proc/sysvipc/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in _TABLES]
-        linux.mount("mqueue", self._place, "mqueue", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        self._tables: list[int] = []
+        self._queues = -1
+        try:
+            for name in _TABLES:
+                self._tables.append(os.open(f"/proc/sysvipc/{name}", os.O_RDONLY | os.O_CLOEXEC))
+            linux.mount("mqueue", self._place, "mqueue", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            return
         self._queues = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         linux.umount(self._place, linux.MNT_DETACH)
 
     def _close(self) -> None:
         for fd in (*self._tables, self._queues):  # each of them holds the namespace
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)

@@ -226,8 +226,11 @@ class GvisorSandbox(AgentSandbox):
         tools: Tools | None = None,
     ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
-        if self._group is not None:
-            self._group.limit((limits.memory_bytes or _ANY_BYTES) + KERNEL_BYTES, None, self._cpu_cores)
+        try:
+            if self._group is not None:
+                self._group.limit((limits.memory_bytes or _ANY_BYTES) + KERNEL_BYTES, None, self._cpu_cores)
+        except OSError as error:
+            raise SandboxLost(f"its memory can't be limited: {error.strerror}") from error
         try:
             async for event in super().run(job, language, limits, workspace, stdin, tools):
                 yield event

@@ -1,6 +1,7 @@
 """Objects that outlive the processes of a job are gone before the next one."""
 
 import ctypes
+import errno
 import os
 
 import pytest
@@ -46,3 +47,22 @@ def renewed(place: str, kind: str) -> list[object]:
 def test_what_was_made_is_seen_and_gone(tmp_path, kind):
     nothing_made = [True, True]
     assert in_child(renewed, str(tmp_path), kind) == [*nothing_made, True, False, True, False, False, True, False, []]
+
+
+def blind(place: str, kind: str) -> list[object]:
+    def without_queues(*_: object) -> None:
+        raise OSError(errno.ENODEV, "mount: No such device")
+
+    linux.unshare(linux.CLONE_NEWIPC)
+    linux.mount = without_queues  # in a process of the test's own
+    MAKE[kind]()
+    before, descriptors = os.readlink("/proc/self/ns/ipc"), len(os.listdir("/proc/self/fd"))
+    namespace = Namespace(place)
+    namespace.renew()
+    namespace._close()
+    return [FIND[kind]() >= 0, os.readlink("/proc/self/ns/ipc") == before, len(os.listdir("/proc/self/fd")) - descriptors]
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_where_not_all_can_be_seen_nothing_is_left_either(tmp_path, kind):
+    assert in_child(blind, str(tmp_path), kind) == [False, False, 0]
