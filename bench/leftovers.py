@@ -1,5 +1,6 @@
 """What could leak while jobs run, counted."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ class Leftovers:
     daemon_files: int
     daemon_threads: int
     daemon_rss_mb: float
+    cells: int
+    """Cells, and the children that stand by in them: made when they are first needed, up to a number. More of them are no leak."""
     processes: int
     """The agent, its master, its cells; not the NATS server."""
     processes_files: int
@@ -29,6 +32,7 @@ class Leftovers:
             daemon_files=machine.open_files(pid),
             daemon_threads=machine.threads(pid),
             daemon_rss_mb=round(machine.rss_bytes(pid) / 1e6, 1),
+            cells=sum(machine.command(each) == "runnerd-cell" for each in sandboxes),
             processes=len(sandboxes),
             processes_files=sum(map(machine.open_files, sandboxes)),
             processes_rss_mb=round(sum(map(machine.rss_bytes, sandboxes)) / 1e6, 1),
@@ -38,7 +42,9 @@ class Leftovers:
         )
 
     def grown(self, before: "Leftovers") -> dict[str, tuple[int, int]]:
-        """What there is more of than before, and must not be: name, then and now. Memory and records may grow."""
-        names = ("daemon_files", "processes", "processes_files", "mounts", "cgroups")
+        """What there is more of than before, and than more cells explain: name, what may be, and what is. Memory and records may grow."""
         then, now = asdict(before), asdict(self)
-        return {name: (then[name], now[name]) for name in names if now[name] > then[name]}
+        may_be = {name: then[name] for name in ("daemon_files", "mounts")}
+        for name in ("processes", "processes_files", "cgroups"):
+            may_be[name] = math.ceil(then[name] * max(1, self.cells / max(1, before.cells)))
+        return {name: (value, now[name]) for name, value in may_be.items() if now[name] > value}
