@@ -138,7 +138,8 @@ async def test_job_through_the_chart(api: client.ApiClient, config: str, namespa
         assert status == 401
 
         assert await may(api, namespace, boxes, "create", "pods")
-        forbidden = [("create", "pods/exec"), ("get", "pods/log"), ("get", "secrets"), ("list", "secrets"), ("patch", "pods")]
+        forbidden = [("create", "pods/exec"), ("get", "pods/log"), ("get", "secrets"), ("list", "secrets")]
+        forbidden += [("update", "pods"), ("deletecollection", "pods")]
         assert [each for each in forbidden if await may(api, namespace, boxes, *each)] == []
         assert not await may(api, namespace, namespace, "create", "pods")
     await gone(core, boxes)
