@@ -15,6 +15,7 @@ def test_what_of_the_host_is_shown(tmp_path: Path) -> None:
     assert {"/usr", str(tools)} <= set(shown)
     assert not {"/etc", "/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/proc", "/", "/usr/lib"} & set(shown)
     assert len(shown) == len(set(shown))
+    assert "/" not in bundle.shown("/bin/python3", [])
 
 
 def test_nothing_of_the_host_can_be_written() -> None:

@@ -69,9 +69,11 @@ async def test_nothing_is_left_of_a_container(gvisor: GvisorExecutor, py: Langua
     assert held(gvisor) == before
 
 
-def held(executor: GvisorExecutor) -> tuple[list[int], list[str], int]:
-    """Processes of runsc that are this executor's, its directories, and our descriptors."""
-    return containers(executor._directory), sorted(os.listdir(executor._directory)), len(os.listdir("/proc/self/fd"))
+def held(executor: GvisorExecutor) -> tuple[list[int], list[str], int, list[str]]:
+    """Processes of runsc that are this executor's, its directories, our descriptors, and its control groups."""
+    tops = [] if executor._groups is None else sorted(set(executor._groups._tops.values()))
+    groups = [f"{top}/{name}" for top in tops for name in os.listdir(top) if name.startswith("sandbox-")]
+    return containers(executor._directory), sorted(os.listdir(executor._directory)), len(os.listdir("/proc/self/fd")), groups
 
 
 def containers(directory: Path) -> list[int]:

@@ -1,7 +1,8 @@
 """The master: an interpreter with everything imported, from which the PID 1 of every cell is forked.
 
 It is a program of its own, started afresh by the agent: nothing of the agent's memory is in it, and it never sees a
-job. A new master has new addresses and a new hash secret.
+job. A new master has new addresses and a new hash secret. In a pod there is one job, or one tenant, and one cell: there it is
+forked from the agent, which has no secret, and becomes that cell itself.
 
     from the agent                     to the agent
     {slot, watch} + descriptors        {ready, python}    once

@@ -25,7 +25,7 @@ class Options(NamedTuple):
     scratch: str
     """A directory of the agent's own, for mount points and for workspaces without a mount namespace."""
     socket: str
-    """Path of the Unix socket to listen on; empty at level `pod`, which listens on a port."""
+    """Path of the Unix socket to listen on; empty at level `pod`, see `port`."""
     cells: int
     """How many cells there may be at once."""
     preload: str = "std"

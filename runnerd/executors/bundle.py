@@ -39,7 +39,9 @@ def make_root(root: Path) -> None:
 
 def shown(python: str, paths: Iterable[str]) -> list[str]:
     """Files and directories of the host that jobs may read: tool chains, and what these need of /etc. `paths` are globs."""
-    wanted = ["/usr", *(f"/{name}" for name in SYSTEM), *(f"/etc/{name}" for name in ETC), os.path.dirname(os.path.dirname(python))]
+    wanted = ["/usr", *(f"/{name}" for name in SYSTEM), *(f"/etc/{name}" for name in ETC)]
+    prefix = os.path.dirname(os.path.dirname(python))
+    wanted += [prefix] if prefix != "/" else []  # an interpreter in /bin, which is shown
     wanted += [path for pattern in paths for path in sorted(glob.glob(pattern))]
     found: list[str] = []
     for path in wanted:

@@ -35,8 +35,8 @@ KERNEL_BYTES = 256 << 20
 """Memory of a sandbox besides its job's: runsc's kernel in user space, the agent, the interpreter that stands by."""
 _ANY_BYTES = 1 << 40
 LAUNCH = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-LAST_WORDS = 2000
-"""Bytes that are kept of what runsc and the agent have to say."""
+LAST_WORDS = 300
+"""Bytes that are told of what runsc and the agent have to say: it begins with what is wrong, and may go on with all that there is."""
 
 
 @asynccontextmanager
@@ -109,6 +109,8 @@ class GvisorExecutor:
         self._groups = groups
         self._numbers = itertools.count()
         self._places = asyncio.Semaphore(slots)
+        self._dying: list[cgroup.Group] = []
+        """Groups in which something was still dying when they were to be removed."""
 
     async def prove(self) -> None:
         """Run the canary probes. Raises SandboxError where one gets through, or no sandbox can be made."""
@@ -141,12 +143,13 @@ class GvisorExecutor:
     async def _container(self) -> AsyncIterator[tuple[SharelessWire, cgroup.Group | None, asyncio.subprocess.Process]]:
         name = f"sandbox-{next(self._numbers)}"
         place = self._directory / name
-        group = None if self._groups is None else self._groups.group(name)
+        try:
+            group = None if self._groups is None else self._groups.group(name)
+        except OSError as error:
+            raise SandboxError(f"no control group can be made for a sandbox: {error.strerror}") from error
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                options = self._options()
-                bundle.write(place, bundle.config(self._directory / "root", self._directory / "agent", self._python, self._host, options))
                 process = await self._launch(name, place, theirs, group)
             _, wire = await asyncio.get_running_loop().create_unix_connection(SharelessWire, sock=ours)
             try:
@@ -157,7 +160,7 @@ class GvisorExecutor:
         finally:
             ours.close()
             if group is not None:
-                group.remove()
+                self._dying = [each for each in (*self._dying, group) if not each.remove()]
             shutil.rmtree(place, ignore_errors=True)
 
     def _options(self) -> Options:
@@ -176,14 +179,20 @@ class GvisorExecutor:
         )
 
     async def _launch(self, name: str, place: Path, stdin: socket.socket, group: cgroup.Group | None) -> asyncio.subprocess.Process:
+        """Start runsc. Raises SandboxError."""
         flags = ("--network=none", "--ignore-cgroups", f"--root={place}", *self._settings.runsc_flags)
         entries = () if group is None else tuple(group.entries())
         enter = "".join(f"echo 0 >/proc/self/fd/{fd} && " for fd in entries)
-        return await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", f'{enter}exec "$@"', "sh", *LAUNCH, self._runsc, *flags, "run", "--bundle", str(place), name,
-            stdin=stdin.fileno(), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, pass_fds=entries,
-        )  # fmt: skip
+        try:
+            content = bundle.config(self._directory / "root", self._directory / "agent", self._python, self._host, self._options())
+            bundle.write(place, content)
+            return await asyncio.create_subprocess_exec(
+                "/bin/sh", "-c", f'{enter}exec "$@"', "sh", *LAUNCH, self._runsc, *flags, "run", "--bundle", str(place), name,
+                stdin=stdin.fileno(), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, pass_fds=entries,
+            )  # fmt: skip
+        except OSError as error:
+            raise SandboxError(f"runsc could not be started: {error.strerror}: {error.filename or place}") from error
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
