@@ -59,8 +59,8 @@ SECRETS = (
     "ingress.rabbitmq.password=fourth-secret",
     "ingress.http.api_key=fifth-secret-of-sixteen",
 )
-READ = re.compile(r'"(rd-[a-z-]+)"')
-WRITTEN = re.compile(r'"((?:Rd|Nats)-[A-Za-z-]+)"')
+READ = re.compile(r'"(rd-[a-z0-9-]+)"')
+WRITTEN = re.compile(r'"((?:Rd|Nats)-[A-Za-z0-9-]+)"')
 NO_HEADERS = {"rd-due"}
 """A consumer's name."""
 OWN_HEADERS = {"rd-again", "rd-came", "rd-copy", "rd-delay"}

@@ -45,7 +45,7 @@ async def test_a_server_is_prepared_once_and_compared_after_that(runnerd: Comman
     code, said = await runnerd("bus", "init")
     assert code == 0
     assert [line for line in said.splitlines() if "made stream" in line] == [
-        f"nats: made stream RD_{name}" for name in ("JOBS", "LATER", "RES", "EVT", "DEAD")
+        f"nats: made stream RD_{name}" for name in ("JOBS", "LATER", "PART", "RES", "EVT", "DEAD")
     ]
     assert await runnerd("bus", "verify") == (0, "nats: all is there, as the settings say\n")
     code, said = await runnerd("bus", "init", "--set", "ingress.nats.jetstream.dead_age_s=60")

@@ -1,5 +1,6 @@
 """NATS with JetStream: the stream keeps a job until it has a result, and the result for a day."""
 
+import hashlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,8 @@ from .request_reply import HEADER_BYTES, URL
 from .stored import StoredMessages, Watch
 from .wire import Access, Mailbox, Wire, event_of, header, open_wire
 
+_BODY_BYTES = 64 << 20
+"""Largest body that daemons take in parts, unless they are set otherwise; then they refuse it themselves."""
 _LATE_S = 0.5
 """How long a result waits for output that was sent before it on another subject, in seconds."""
 
@@ -82,7 +85,7 @@ class JetStreamBus:
 
     def problem(self, job: Job, body: bytes) -> str:
         """See `Bus.problem`."""
-        return job_problem(job, body, self._wire.nats.max_payload - HEADER_BYTES - sum(map(len, self._headers.values())))
+        return job_problem(job, body, _BODY_BYTES)
 
     @asynccontextmanager
     async def lane(self, job: Job, body: bytes, *, stream: bool) -> AsyncIterator["JetStreamLane"]:
@@ -100,7 +103,19 @@ class JetStreamBus:
         subjects = [inbox, *([self._events(job.tenant, job.id)] if stream or job.tools else [])]
         async with self._wire.mailbox(*subjects) as box:
             subject = f"{self._wire.prefix}.job.{job.tenant}.{self._cls}.{job.lang}.{job.id}"
-            yield JetStreamLane(self._wire, box, subject, body, headers)
+            parts = self._parts(job, body)
+            if parts:
+                body, headers = b"", headers | _announced(body, len(parts))
+            yield JetStreamLane(self._wire, box, [*parts, (subject, body, headers)])
+
+    def _parts(self, job: Job, body: bytes) -> list[tuple[str, bytes, dict[str, str]]]:
+        """The messages that a body goes ahead in; none where it goes with the job."""
+        room = self._wire.nats.max_payload - HEADER_BYTES - sum(map(len, self._headers.values()))
+        if len(body) <= room:
+            return []
+        subject = f"{self._wire.prefix}.part.{job.tenant}.{job.id}"
+        pieces = [body[begin : begin + room] for begin in range(0, len(body), room)]
+        return [(f"{subject}.{number}", piece, {}) for number, piece in enumerate(pieces, 1)]
 
     @asynccontextmanager
     async def watch(self, tenant: str, job_id: str) -> AsyncIterator[Watch]:
@@ -157,16 +172,20 @@ class JetStreamBus:
 class JetStreamLane:
     """One durable job: its events come on their subject, its result to an inbox."""
 
-    def __init__(self, wire: Wire, box: Mailbox, subject: str, body: bytes, headers: dict[str, str]) -> None:
+    def __init__(self, wire: Wire, box: Mailbox, messages: list[tuple[str, bytes, dict[str, str]]]) -> None:
+        """`messages`: the parts of its body, where it comes in parts, and the job."""
         self._wire = wire
         self._box = box
-        self._message = (subject, body, headers)
+        self._messages = messages
         self._seq = 0
         self._result: Result | None = None
 
     async def send(self) -> None:
-        """See `Lane.send`. Returns when the stream has the job."""
-        subject, body, headers = self._message
+        """See `Lane.send`. Returns when the streams have the job."""
+        for subject, body, headers in self._messages:
+            await self._stored(subject, body, headers)
+
+    async def _stored(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
         try:
             msg = await self._wire.request(subject, body, dict(headers))
             ack = msgspec.json.decode(msg.data, type=_Ack)
@@ -192,3 +211,8 @@ class JetStreamLane:
                 self._seq = seq
                 return found
         return self._result
+
+
+def _announced(body: bytes, count: int) -> dict[str, str]:
+    """Headers of a job whose body is stored in so many parts."""
+    return {"Rd-Parts": str(count), "Rd-Body-Bytes": str(len(body)), "Rd-Body-Sha256": hashlib.sha256(body).hexdigest()}

@@ -52,6 +52,9 @@ DURABLE: Headers = {
     "Rd-Reply-To": text("Where the result goes besides the stream of results. It has to be an allowed subject."),
     "reply_to": text("Stands for `Rd-Reply-To` where there is none."),
     "Rd-Output": text("`events`: output is published, and stored, while the job runs.", enum=["inline", "events"]),
+    "Rd-Parts": number("How many parts of a larger body were stored ahead, under the job's id; this message's own is empty."),
+    "Rd-Body-Bytes": number("Size of the body that comes in parts."),
+    "Rd-Body-Sha256": text("SHA-256 of the body that comes in parts, in hex; checked where it is given.", pattern="^[0-9a-fA-F]{64}$"),
     "Rd-Deadline": text("The job ends as `expired` if it has no sandbox by this time.", format="date-time"),
     "Rd-Replay-Of": text("The id of the dead letter that is submitted again by this message."),
     "Rd-Result-Ttl": text(

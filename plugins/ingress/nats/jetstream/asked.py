@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from ..refusal import BAD_REQUEST, Refusal
 from ..request import Request, read_request
+from .bodies import Announced, announced
 from .message import Origin, address, queue_ttl_s, result_ttl, scheduled_by
 
 EVENTS = "events"
@@ -24,6 +25,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     """Subject below which its events are published: where the job asks for them, or where the header does."""
     result_ttl: str
     """How long the result stays in the stream, empty for as long as all of them."""
+    parts: Announced | None = None
+    """The body that is stored in parts, where it is."""
 
 
 def read_asked(
@@ -34,10 +37,12 @@ def read_asked(
     *,
     prefix: str,
     body_bytes: int,
+    parts_bytes: int,
     forbidden: Callable[[str], str],
     now: float,
 ) -> Asked:
-    """Check what the subject and the headers say; `headers` are folded. `now` is in seconds since 1970.
+    """Check what the subject and the headers say; `headers` are folded. `now` is in seconds since 1970. The bounds are of a message's
+    body and of one that comes in parts.
 
     `forbidden` says why nothing may be published on a subject, empty where it may. Raises Refusal, naming the header and the fix.
     """
@@ -65,6 +70,7 @@ def read_asked(
         request=msgspec.structs.replace(request, delivery=delivery),
         events_to="" if events_to == EVENTS else events_to,
         result_ttl=result_ttl(headers),
+        parts=announced(where.tenant, request.delivery.job_id, body, headers, parts_bytes),
     )
 
 

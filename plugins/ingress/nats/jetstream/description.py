@@ -8,13 +8,14 @@ from msgspec.structs import replace
 from runnerd import Example, Examples, Job, Message, Operation, Parameter
 
 from .. import headers
-from .topology import DEAD, EVENTS, JOBS, LATER, RESULTS, SCHEDULES, Topology
+from .topology import DEAD, EVENTS, JOBS, LATER, PARTS, RESULTS, SCHEDULES, Topology
 
 if TYPE_CHECKING:
     from .. import Nats
 
 CORRELATION = "Rd-Correlation-Id"
 REPLY_TO = "Rd-Reply-To"
+_PART = "Store a part of a body that is larger than a message. Wait for the PubAck of each, then submit the job with `Rd-Parts`."
 
 
 class Durable:
@@ -29,6 +30,7 @@ class Durable:
         self._parameters = {
             **parameters,
             "class": Parameter(summary="Priority class, the most urgent first.", choices=classes, example=usual),
+            "number": Parameter(summary="Which part it is, from 1.", example="1"),
             "kind": Parameter(summary="What it is about.", choices=("status", "out", "err", "call"), example="out"),
         }
 
@@ -39,6 +41,7 @@ class Durable:
             self._job("job", "job.{tenant}.{class}.{lang}", JOBS, result, self._durable()),
             self._job("job_named", "job.{tenant}.{class}.{lang}.{job}", JOBS, result, self._durable()),
             self._job("job_later", "sched.{tenant}.{job}", LATER, result, self._scheduled()),
+            replace(self._operation("part", "part.{tenant}.{job}.{number}", PARTS, _PART, (self._part(),)), action="receive"),
             self._sent("result", "res.{tenant}.{job}", RESULTS, "The result of each durable job, exactly one.", stored),
             self._sent(
                 "event", "evt.{tenant}.{job}.{kind}", EVENTS, "Output of jobs that ask for it, and calls of tools, while they run.", *events
@@ -84,6 +87,9 @@ class Durable:
             **({"domain": domain} if domain else {}),
             **({"condition": "only where the server has this stream"} if self._nats.jetstream.streams == "auto" and self._nats.url else {}),
         }
+
+    def _part(self) -> Message:
+        return Message(name="Part", summary="A part of a job's body: the bytes as they are.", headers={})
 
     def _durable(self) -> Message:
         return Message(

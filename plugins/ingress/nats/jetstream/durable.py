@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from runnerd import Interrupted, Result, Saturated, Services
+from runnerd import Delivery, Interrupted, Result, RunnerdError, Saturated, Services
 
 from ..bus import Bus
 from ..endpoint import Endpoint
@@ -19,6 +20,7 @@ from ..request import folded
 from ..room import Room
 from ..stream import Stream
 from .asked import Asked, read_asked
+from .bodies import Announced, Bodies, Missing
 from .hands import Hands, Held
 from .message import Origin
 from .outcome import Outcomes
@@ -31,6 +33,8 @@ class DurableBounds(Struct, frozen=True, kw_only=True):
     """How much of a job is taken and held, and when it comes again."""
 
     body_bytes: int
+    parts_bytes: int
+    """Of a body that comes in parts."""
     stream_pending_bytes: int
     in_hand: int
     exact: bool
@@ -53,6 +57,7 @@ class Durable:
         outcomes: Outcomes,
         hands: Hands,
         room: Room,
+        bodies: Bodies,
         tasks: asyncio.TaskGroup,
         *,
         endpoint: Endpoint,
@@ -63,6 +68,7 @@ class Durable:
         self._outcomes = outcomes
         self._hands = hands
         self._room = room
+        self._bodies = bodies
         self._tasks = tasks
         self._endpoint = endpoint
         self._bounds = bounds
@@ -141,17 +147,39 @@ class Durable:
 
     async def _end(self, held: Held) -> None:
         """Run the job, publish its result, and ack. Raises Saturated and Interrupted."""
-        msg = held.msg
-        headers = folded(msg.headers)
+        headers = folded(held.msg.headers)
         try:
             asked = self._read(held, headers)
+            result, stream = await (self._run(asked, headers) if asked.parts is None else self._run_parts(asked, asked.parts, headers))
         except Refusal as refusal:
             self._bus.counters.count("refused_request", reason=refusal.reason)
             result = self._outcomes.refused(held, headers, refusal.reason)
             await self._outcomes.publish(held, headers, result, asked_ttl="", stream=None)
             return
-        result, stream = await self._run(asked, headers)
         await self._outcomes.publish(held, headers, result, asked_ttl=asked.result_ttl, stream=stream)
+        if asked.parts is not None and result.status != "dead":  # a dead letter may be submitted again
+            await self._bodies.forget(asked.parts)
+
+    async def _run_parts(self, asked: Asked, parts: Announced, headers: dict[str, str]) -> tuple[Result, Stream | None]:
+        """Run a job whose body is stored in parts. Raises Refusal besides."""
+        try:
+            async with self._bodies.body(parts) as body:
+                delivery = replace(asked.request.delivery, body=body)
+                return await self._run(replace(asked, request=replace(asked.request, delivery=delivery)), headers)
+        except Missing as missing:
+            known = await self._known(asked.request.delivery)
+            if known is None:
+                raise
+            if not isinstance(known, Result):
+                raise Interrupted(f"it is {known} elsewhere, and {missing}") from missing
+            return known, None
+
+    async def _known(self, delivery: Delivery) -> str | Result | None:
+        """What is known of a job. Raises Interrupted."""
+        try:
+            return await self._services.status(delivery.tenant, delivery.job_id or delivery.message_id)
+        except RunnerdError as error:
+            raise Interrupted(f"what became of it can't be told: {error}") from error
 
     def _read(self, held: Held, headers: dict[str, str]) -> Asked:
         """What the message asks for. Raises Refusal and NotHere."""
@@ -162,6 +190,7 @@ class Durable:
             held.origin,
             prefix=self._bus.subjects.prefix,
             body_bytes=self._bounds.body_bytes,
+            parts_bytes=self._bounds.parts_bytes,
             forbidden=lambda subject: self._bus.forbidden(held.msg, subject),
             now=time.time(),
         )

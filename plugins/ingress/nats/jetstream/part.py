@@ -11,6 +11,7 @@ from ..log import log
 from ..room import Room
 from .api import Api
 from .asking import Feed
+from .bodies import Bodies
 from .durable import Durable, DurableBounds
 from .hands import Hands
 from .outcome import Outcomes
@@ -44,13 +45,15 @@ class JetStreamPart:
         self._outcomes = Outcomes(bus, services, api, self._hands, topology)
         bounds = DurableBounds(
             body_bytes=nats.body_bytes,
+            parts_bytes=settings.body_bytes,
             stream_pending_bytes=nats.stream_pending_bytes,
             in_hand=settings.in_hand,
             exact=nats.exact,
             again_s=settings.again_s,
             again_most_s=settings.again_most_s,
         )
-        self._durable = Durable(bus, services, self._outcomes, self._hands, self._room, tasks, endpoint=endpoint, bounds=bounds)
+        bodies = Bodies(api, topology, bus.counters, settings.bodies_bytes)
+        self._durable = Durable(bus, services, self._outcomes, self._hands, self._room, bodies, tasks, endpoint=endpoint, bounds=bounds)
         self._feeds = [Feed(consumer) for consumer in topology.consumers()]
         self._puller = Puller(
             bus.main,

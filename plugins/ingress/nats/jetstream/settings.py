@@ -52,6 +52,12 @@ class JetStream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a job stays in the stream at most. It is then gone without a word: a job's own time is `Rd-Queue-Ttl-Ms`."""
     jobs_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
     """Bytes of jobs in the stream; who submits more is told so by the server."""
+    body_bytes: Annotated[int, Meta(ge=1024, le=1 << 32)] = 64 << 20
+    """Largest body of a job that comes in parts, see `Rd-Parts`."""
+    bodies_bytes: Annotated[int, Meta(ge=1024, le=1 << 40)] = 256 << 20
+    """Bytes of such bodies in memory at once; further jobs wait. A single one is taken whatever it has."""
+    parts_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
+    """Bytes of parts in the stream; who stores more is told so by the server. They go with their job, or when `jobs_age_s` is over."""
     results_age_s: Annotated[float, Meta(ge=1)] = _DAY_S
     """How long results stay in the stream. A job may ask for less or more by `Rd-Result-Ttl`."""
     events_age_s: Annotated[float, Meta(ge=1)] = 3600.0

@@ -13,7 +13,7 @@ from .settings import JetStream
 
 SCHEDULES = (2, 12)
 """The first version of the server that has message schedules, and priorities of those who ask."""
-JOBS, LATER, RESULTS, EVENTS, DEAD = "JOBS", "LATER", "RES", "EVT", "DEAD"
+JOBS, LATER, PARTS, RESULTS, EVENTS, DEAD = "JOBS", "LATER", "PART", "RES", "EVT", "DEAD"
 
 _NS = 1_000_000_000
 _WAITING = 512
@@ -78,6 +78,15 @@ class Topology(Struct, frozen=True, kw_only=True):
                 max_bytes=settings.jobs_bytes,
             ),
             *([of(LATER, ["sched.>", "due.>"], **jobs, **later)] if self.schedules else []),
+            # the last of a number counts, so a part may be sent again; who has no room for one is told so
+            of(
+                PARTS,
+                ["part.*.*.*"],
+                max_msgs_per_subject=1,
+                discard="new",
+                max_age=_ns(settings.jobs_age_s),
+                max_bytes=settings.parts_bytes,
+            ),
             of(RESULTS, ["res.>"], **results),
             of(EVENTS, ["evt.>"], **events),
             of(DEAD, ["dead.>"], max_age=_ns(settings.dead_age_s), discard="old"),
