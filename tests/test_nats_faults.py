@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 from runnerd_plugins.ingress.nats import Nats
@@ -251,3 +252,23 @@ async def test_urls_that_are_none_are_named() -> None:
         with pytest.raises(IngressError, match="no connection"):
             async with Nats(url=url, connect_s=1.0).open(FakeServices()):
                 raise AssertionError
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_connection_that_is_given_up_ends_where_the_library_swallows_that(monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    async def never(_: Client) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise OSError("closed while it was opened") from None  # what closing after a broken TLS handshake comes to
+
+    monkeypatch.setattr(Client, "_select_next_server", never)
+    nats = Nats(url="nats://127.0.0.1:1", connect_s=3600 if stopped else 0.1)
+    opening = asyncio.create_task(nats.open(FakeServices()).__aenter__())
+    await asyncio.sleep(0)
+    if stopped:
+        await asyncio.sleep(0)
+        opening.cancel()
+    async with asyncio.timeout(30):
+        with pytest.raises(asyncio.CancelledError if stopped else IngressError, match=None if stopped else "no connection within"):
+            await opening

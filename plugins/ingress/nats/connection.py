@@ -267,8 +267,13 @@ class Connection:
     async def _connect(self) -> None:
         client = HardClient(self._malformed)
         connecting = True
+        task = asyncio.current_task()
+        assert task is not None
+        cancels = task.cancelling()
 
         async def failed(error: Exception) -> None:
+            if connecting and task.cancelling() > cancels:
+                raise asyncio.CancelledError  # the library has swallowed it, and would try again for ever
             self._last_error = str(error) or type(error).__name__
             if connecting and "authorization" in self._last_error.lower():
                 raise IngressError(f"{self._shown}: the server does not let us in: {self._last_error}")
