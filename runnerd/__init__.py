@@ -3,7 +3,7 @@
 from .answers import Answered, State, Taken
 from .codec import JSON, MSGPACK, decode_event, decode_job, decode_result, encode, json_schema
 from .counting import Counters
-from .cut import cut_output, cut_result
+from .cut import cut_output, cut_result, without_output
 from .description import Description, Example, Message, Operation, Parameter, Server
 from .errors import (
     ConfigError,
@@ -131,4 +131,5 @@ __all__ = [
     "nats_shown",
     "new_id",
     "spill_result",
+    "without_output",
 ]

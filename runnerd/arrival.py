@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import anyio.to_thread
 import msgspec
@@ -10,9 +11,9 @@ from msgspec import Struct
 from .codec import decode_job
 from .encoding import decompressed
 from .errors import Rejected
-from .job import TOKEN, Job, Result, new_id
+from .job import RETRY_ON, TOKEN, Job, Result, RetryOn, new_id
 from .spec import Delivery
-from .validity import check_job
+from .validity import check_job, check_retry_on
 
 TENANT = "default"
 """Whose jobs they are where nobody says."""
@@ -76,6 +77,10 @@ def arrival(came: Job | Delivery, names: Names) -> Arrival:
     if not job.lang:
         raise Rejected("lang: missing: name the language")
     known = msgspec.structs.replace(job, id=job.id or new_id(), tenant=job.tenant or TENANT, lang=names.code(job.lang))
+    if job.retry_on:  # in one order: two that ask for the same are the same job
+        known = msgspec.structs.replace(known, retry_on=_in_order(job.retry_on))
+    if isinstance(came, Delivery) and came.retry_on:
+        check_retry_on(known)
     return Arrival(job=known, owned=bool(job.id), kept=isinstance(came, Delivery) and came.kept)
 
 
@@ -109,7 +114,19 @@ def _merged(job: Job, delivery: Delivery, names: Names) -> Job:
         stream=job.stream or delivery.stream,
         limits=msgspec.structs.replace(job.limits, wall_s=_smaller(job.limits.wall_s, delivery.wall_s)),
         queue_ttl_s=None if queue_ttl_s is None else queue_ttl_s - delivery.waited_s,
+        retry_on=(*job.retry_on, *_known(delivery.retry_on)),
     )
+
+
+def _known(statuses: tuple[str, ...]) -> tuple[RetryOn, ...]:
+    for status in statuses:
+        if status not in RETRY_ON:
+            raise Rejected(f"retry_on: {status[:40]!r}, as it came beside the body, is not known: use {' or '.join(RETRY_ON)}")
+    return cast(tuple[RetryOn, ...], statuses)
+
+
+def _in_order(statuses: tuple[RetryOn, ...]) -> tuple[RetryOn, ...]:
+    return tuple(status for status in RETRY_ON if status in statuses)
 
 
 def _smaller(inside: float | None, beside: float | None) -> float | None:

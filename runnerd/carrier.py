@@ -115,19 +115,45 @@ class Carrier:
                 return in_hand.closing("rejected", str(error))
             except StoreError as error:
                 raise Interrupted(f"the job's session could not be taken, so it was not started: {error}") from error
+        return await self._started(in_hand, limits)
+
+    async def _started(self, in_hand: InHand, limits: Limits) -> Result:
+        """What the job's starts come to. Raises Elsewhere, Interrupted and Saturated."""
+        job = in_hand.job
         tries, retry = in_hand.starts, job.again
         reason = "the daemon went away while it ran"
+        own: Result | None = None  # what a start came to that another was to follow
         while tries < self._starts and (retry or not in_hand.starts):
             tries += 1
             try:
-                return await self._start(in_hand, limits)
+                result = await self._start(in_hand, limits)
             except TimeoutError:
-                return self._expired(in_hand, "no sandbox was free in time")
+                if own is None:
+                    return self._expired(in_hand, "no sandbox was free in time")
+                break
             except SandboxError as error:
                 reason = str(error)
-                in_hand.state = "queued"
                 log.warning("a start of a job failed", job=job.id, lang=job.lang, start=tries, reason=reason)
+            else:
+                if tries >= self._starts or not self._unwanted(in_hand, result):
+                    return result
+                own = result
+                log.info("a job is started again, as it asks for", job=job.id, lang=job.lang, start=tries, status=result.status)
+            in_hand.state = "queued"
+        if own is not None:  # the later starts came to nothing
+            return msgspec.structs.replace(own, starts=in_hand.starts)
         return in_hand.closing("dead", f"given up after {tries} starts{'' if retry else ', as retry is off'}: {reason}")
+
+    def _unwanted(self, in_hand: InHand, result: Result) -> bool:
+        """Whether the job asks for another start after this result of a start; then this one leaves nothing."""
+        job, entry = in_hand.job, in_hand.entry
+        if result.status not in job.retry_on or not job.again or (entry is not None and entry.result is not None):
+            return False
+        if entry is not None:
+            entry.spend()
+        if in_hand.visit is not None:
+            in_hand.visit.lose()
+        return True
 
     def _expired(self, in_hand: InHand, reason: str) -> Result:
         """The result of a job that waited too long; raises Saturated where it may come again."""

@@ -33,6 +33,21 @@ def cut_result(result: Result, encode: Encode, most: int) -> tuple[bytes, bool]:
     return body, True
 
 
+def without_output(result: Result) -> Result:
+    """`result` without what its program and its compiler wrote; the truncation flags say where there was something."""
+    stages = (result, result.compile or Stage())
+    return replace(
+        result,
+        stdout="",
+        stdout_bytes=None,
+        stdout_truncated=result.stdout_truncated or any(stage.stdout or stage.stdout_bytes for stage in stages),
+        stderr="",
+        stderr_bytes=None,
+        stderr_truncated=result.stderr_truncated or any(stage.stderr or stage.stderr_bytes for stage in stages),
+        compile=result.compile and replace(result.compile, stdout="", stdout_bytes=None, stderr="", stderr_bytes=None),
+    )
+
+
 def cut_output(output: Output, encode: Encode, most: int) -> bytes | None:
     """A piece of output in at most `most` bytes; None where it can't be had. Text that escapes badly is sent as data."""
     body = encode(output)

@@ -64,6 +64,7 @@ class Daemon:
 
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
+        lost = job.lost if isinstance(job, Delivery) else None
         try:
             job = await plain(job, self._settings.limits.body_bytes)
             came = arrival(job, self._names)
@@ -75,7 +76,7 @@ class Daemon:
             yield result
             return
         try:
-            async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept)) as events:
+            async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept, lost=lost)) as events:
                 async for event in events:
                     if isinstance(event, Result):
                         self._ended(event)

@@ -24,7 +24,11 @@ Reuse = Literal["job", "session", "tenant"]
 """What a sandbox serves: one job · the jobs of one session, which find files and interpreter as the last one left them ·
 the jobs of one tenant, each in a place of its own in there."""
 
+RetryOn = Literal["timeout", "oom"]
+"""Statuses with which a job may ask to be started again."""
+
 STATUSES: tuple[str, ...] = get_args(Status)
+RETRY_ON: tuple[RetryOn, ...] = get_args(RetryOn)
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What tenants, job ids and language codes are made of: safe in subjects, routing keys and file names."""
 
@@ -108,6 +112,9 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Send output while the job runs, besides the result's copy."""
     retry: bool = True
     """Start the job again when its sandbox was lost. False: started once at most."""
+    retry_on: tuple[RetryOn, ...] = ()
+    """Start the job again when it ended so, as often as when its sandbox was lost: what its last start came to is its result.
+    Refused where it is never started again: with `retry` off, `interactive`, or `tools`."""
     session: str | None = None
     """The session that it works in: its files are in /mnt/data, its state is loaded, and what the job leaves is stored there.
     Empty to start a new one, None for none."""
@@ -124,7 +131,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def again(self) -> bool:
-        """Whether it is started again when its sandbox was lost. What was sent to an interactive job, or answered, is lost with it."""
+        """Whether it may be started again. What was sent to an interactive job, or answered, is lost with it."""
         return self.retry and not self.interactive and not self.tools
 
     @property

@@ -73,6 +73,8 @@ class Entry:
         self._start = start
         """Which start of the job this daemon has in hand, 0 for none."""
         self._ahead = start > 0
+        self._spent = False
+        """Whether the start in hand came to its end, so that it counts whatever becomes of the job."""
 
     @property
     def result(self) -> Result | None:
@@ -94,7 +96,7 @@ class Entry:
 
         Raises Elsewhere where another daemon that lives has started it, and StoreError.
         """
-        ahead, self._ahead = self.ahead, False
+        ahead, self._ahead, self._spent = self.ahead, False, False
         if ahead:
             return None
         while self.record.result is None:
@@ -106,11 +108,15 @@ class Entry:
                 return None
         return self.record.result
 
+    def spend(self) -> None:
+        """The start in hand came to its end, and another may follow."""
+        self._spent = True
+
     async def give_back(self) -> None:
-        """Undo a start that the daemon itself cut short: it says nothing against the job. Raises StoreError."""
+        """Give the job back, and undo a start that the daemon itself cut short: it says nothing against the job. Raises StoreError."""
         self._ahead = False
         while self._holds():
-            starts = max(0, self.record.starts - 1)
+            starts = self.record.starts if self._spent else max(0, self.record.starts - 1)
             if await self._write(msgspec.structs.replace(self.record, state="queued", starts=starts, by=self._records.by)):
                 self._start = 0
 

@@ -47,7 +47,7 @@ class SchedulerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     queue_ttl_s: Annotated[float, Meta(gt=0, le=604_800)] = 60.0
     """How long a job waits for its sandbox before it has expired, in seconds. A job may ask for less."""
     starts: Annotated[int, Meta(ge=1, le=100)] = 3
-    """How often a job is started at most, where its sandbox was lost or could not be started."""
+    """How often a job is started at most, where its sandbox was lost or could not be started, or its `retry_on` asks for it."""
     result_ttl_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 86_400.0
     """How long the result of a job with an id of its caller's is kept, in seconds."""
     record_patience_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
@@ -100,10 +100,12 @@ class Scheduler:
         for pool in pools.values():
             pool.recovered = self._slots.deal
 
-    async def submit(self, job: Job, *, owned: bool = False, kept: bool = False) -> AsyncGenerator[Event, None]:
+    async def submit(
+        self, job: Job, *, owned: bool = False, kept: bool = False, lost: Callable[[int], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Run a job that is decoded and canonical: id, tenant and language code are set. Ends with its result.
 
-        `owned`: its caller gave the id, so it runs once for all who submit it. `kept`: see `Delivery.kept`. See `Services.submit`
+        `owned`: its caller gave the id, so it runs once for all who submit it. `kept`, `lost`: see `Delivery`. See `Services.submit`
         for what leaving and cancelling do. Raises Saturated and Interrupted; neither leaves a trace of the job.
         """
         try:
@@ -118,6 +120,8 @@ class Scheduler:
         try:
             while True:
                 event = await listener.next(in_hand)
+                if isinstance(event, Result) and lost is not None and listener.dropped:
+                    lost(listener.dropped)
                 yield event
                 if isinstance(event, Result):
                     return

@@ -125,12 +125,16 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """Wall time of each stage, from a header; the smaller of this and the job's own holds."""
     queue_ttl_s: float | None = None
     """How long it may wait for a sandbox, from a header; the smaller of this and the job's own holds."""
+    retry_on: tuple[str, ...] = ()
+    """Statuses with which it is started again, from a header; those of the job's own hold as well."""
     waited_s: float = 0.0
     """How much of that was over when it came: it had waited on its bus."""
     kept: bool = False
     """Its bus keeps it until it has a result: without a sandbox it is given back (Saturated), and expires when its own time is over."""
     trace: Mapping[str, str] = {}
     """W3C trace context as it came: `traceparent`, `tracestate` and `baggage`, those that there were."""
+    lost: Callable[[int], None] | None = None
+    """Called ahead of the result with how many pieces of output were lost because they were not taken fast enough, if any were."""
 
 
 class Services(Protocol):

@@ -31,8 +31,16 @@ def check_job(job: Job) -> None:
             raise Rejected(f"limits.{field}: must be a finite number above 0")
     _check_session(job)
     _check_tools(job.tools)
+    check_retry_on(job)
     if job.queue_ttl_s is not None and not math.isfinite(job.queue_ttl_s):
         raise Rejected("queue_ttl_s: must be a finite number above 0")
+
+
+def check_retry_on(job: Job) -> None:
+    """Refuse `retry_on` where the job is never started again. Raises Rejected, naming both fields."""
+    if job.retry_on and not job.again:
+        why = "retry is off" if not job.retry else "it is interactive" if job.interactive else "it names tools"
+        raise Rejected(f"retry_on: the job is started once at most, as {why}: leave out one of the two")
 
 
 def _check_session(job: Job) -> None:

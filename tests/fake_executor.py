@@ -1,8 +1,9 @@
 """An Executor in memory, for tests of what stands above it. A job's code is a line of words that tell the sandbox what to do.
 
-`hi` prints hi · `sleep 0.1` · `wait` until `executor.go` is set · `stream 3` writes three pieces · `lose` its sandbox goes away ·
-`lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` · `fail 3` exits with 3 ·
-`print 3` prints so many bytes · `files 2 10` leaves two of ten bytes
+`hi` prints hi · `sleep 0.1` · `wait` until `executor.go` is set · `stream 3 0.1` writes three pieces, so many seconds apart ·
+`lose` its sandbox goes away · `lose 2` so the first two times · `crash` the executor raises · `nothing` no result · `refuse` ·
+`fail 3` exits with 3 · `end timeout 2` ends with that status the first two times · `print 3` prints so many bytes ·
+`files 2 10` leaves two of ten bytes
 
 In a session, with `; ` between them: `add 1` to the number that is the interpreter's state, and print it · `write NAME TEXT` a file ·
 `fill NAME 100` one of so many bytes · `cat NAME` · `ls` the files · `big 100` so many bytes of state
@@ -86,9 +87,10 @@ class FakeSandbox:
                 case "wait":
                     await executor.go.wait()
                 case "stream":
-                    for i in range(int(rest)):
+                    count, _, pause_s = rest.partition(" ")
+                    for i in range(int(count)):
                         yield Output(id=job.id, stream="stdout", seq=i + 1, text=f"{i}\n")
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(float(pause_s or 0))
                 case "lose" if not rest or executor.starts[job.id] <= int(rest):
                     self.lose("the sandbox blew up")
                     raise SandboxLost("the sandbox blew up")
@@ -105,6 +107,10 @@ class FakeSandbox:
                     count, size = map(int, rest.split())
                     files = tuple(File(name=f"{i}.bin", data=b"\0" * size) for i in range(count))
                     yield Result(status="ok", exit_code=0, files=files)
+                    return
+                case "end" if executor.starts[job.id] <= int(rest.split()[1]):
+                    stored, skipped, state = await interpreter.leave(failed=True)
+                    yield Result(status=rest.split()[0], reason="so it goes", stored=stored, skipped=skipped, state=state)  # type: ignore[arg-type]
                     return
                 case "fail":
                     stored, skipped, state = await interpreter.leave(failed=True)

@@ -1,5 +1,7 @@
 """What arrives, as a job; and what doesn't become one."""
 
+import json
+
 import pytest
 
 from runnerd import MSGPACK, Delivery, Job, Limits, Rejected, encode
@@ -59,6 +61,20 @@ REFUSED = {
     "two ids": (delivery('{"id": "a", "code": ""}', job_id="b"), "id: the body says 'a', and 'b' came beside it"),
     "bad id": (delivery(job_id="a b"), "id: 'a b', as it came beside the body, must match"),
     "bad tenant": (delivery(tenant="a.b"), "tenant: 'a.b', as it came beside the body, must match"),
+    "retry beside the body": (
+        delivery(retry_on=("crash",)),
+        "retry_on: 'crash', as it came beside the body, is not known: use timeout or oom",
+    ),
+    "retry in the body": (delivery('{"code": "", "retry_on": ["failed"]}'), "$.retry_on"),
+    "retry off": (
+        delivery('{"code": "", "retry": false}', retry_on=("oom",)),
+        "retry_on: the job is started once at most, as retry is off",
+    ),
+    "interactive": (delivery('{"code": "", "interactive": true}', retry_on=("oom",)), "as it is interactive: leave out one of the two"),
+    "tools": (
+        Job(lang="py", code="", tools=("add",), retry_on=("timeout",)),
+        "retry_on: the job is started once at most, as it names tools",
+    ),
     "bad job": (Job(id="a/b", lang="py", code=""), "id: 'a/b' must match"),
 }
 
@@ -87,6 +103,20 @@ def test_of_two_times_the_smaller_holds(inside: float | None, beside: float | No
     body = encode(Job(code="hi", limits=Limits(wall_s=inside), queue_ttl_s=inside))
     job = arrival(Delivery(body=body, lang="py", wall_s=beside, queue_ttl_s=beside), NAMES).job
     assert (job.limits.wall_s, job.queue_ttl_s) == (holds, holds)
+
+
+@pytest.mark.parametrize(
+    ("inside", "beside", "holds"),
+    [
+        ([], (), ()),
+        (["oom"], (), ("oom",)),
+        ([], ("oom", "timeout"), ("timeout", "oom")),
+        (["oom"], ("timeout", "oom"), ("timeout", "oom")),
+        (["oom", "timeout"], (), ("timeout", "oom")),
+    ],
+)
+def test_what_is_started_again_is_said_beside_and_in_the_body(inside: list[str], beside: tuple[str, ...], holds: tuple[str, ...]) -> None:
+    assert arrival(delivery(json.dumps({"code": "", "retry_on": inside}), retry_on=beside), NAMES).job.retry_on == holds
 
 
 @pytest.mark.parametrize(("inside", "beside", "left"), [(None, None, None), (5, None, 3), (None, 4, 2), (1, 9, -1)])

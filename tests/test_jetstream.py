@@ -70,9 +70,17 @@ REJECTED: dict[str, tuple[str, bytes, dict[str, str], str]] = {
     "body's id": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi","id":"other"}', {}, "give one of them"),
     "deadline": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Deadline": "2030-01-01T00:00"}, "Rd-Deadline"),
     "result ttl": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Result-Ttl": "-1"}, "Rd-Result-Ttl"),
-    "output": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Output": "loud"}, "Rd-Output"),
+    "output": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Output": "loud"}, "use inline or events or durable or none"),
     "stream": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Stream": "reply"}, "Rd-Stream"),
     "stream to": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Stream-To": "$JS.API.STREAM.DELETE.RD_JOBS"}, "Rd-Stream-To"),
+    "kept at a subject": (
+        "rd.v1.job.acme.std.py.bad",
+        b'{"code":"hi"}',
+        {"Rd-Output": "durable", "Rd-Stream-To": "_INBOX.a"},
+        "Rd-Stream-To",
+    ),
+    "none at a subject": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Output": "none", "Rd-Stream-To": "_INBOX.a"}, "Rd-Stream-To"),
+    "retry on": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Rd-Retry-On": "oom,bored"}, "retry_on: 'bored'"),
     "encoding": ("rd.v1.job.acme.std.py.bad", b'{"code":"hi"}', {"Content-Encoding": "gzip"}, "body: not gzip"),
 }
 
@@ -207,6 +215,16 @@ async def test_output_to_an_inbox(tmp_path: Path) -> None:
         await bus.submit("stream 2", "one", rd_stream_to=to)
         came = [await live.next_msg(timeout=30) for _ in range(3)]
         assert [msg.subject.removeprefix(to) for msg in came] == [".status", ".out", ".out"]
+
+
+async def test_a_job_is_started_again_where_a_header_asks_for_it(tmp_path: Path) -> None:
+    async with durable(tmp_path) as bus, bus.daemon(executor := Executor()):
+        await bus.submit("end timeout 1", "one", rd_retry_on="Timeout, oom")
+        await bus.submit("end oom 9", "two", rd_retry_on="oom")
+        one, two = await bus.result("one"), await bus.result("two")
+        await bus.drained()
+        assert [(each.status, each.starts) for each in (one, two)] == [("ok", 2), ("oom", 3)]
+        assert (executor.starts, await bus.messages("RD_DEAD")) == ({"one": 2, "two": 3}, 0)
 
 
 async def test_urgent_jobs_go_first_and_have_slots_of_their_own(tmp_path: Path) -> None:

@@ -58,10 +58,10 @@ async def test_a_program_that_fails_is_no_error_of_the_service(tmp_path: Path) -
 
 async def test_headers_lower_limits_and_message_id_is_the_jobs(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        headers = {"Rd-Timeout-Ms": "1500", "rd-queue-ttl-ms": "250", "Nats-Msg-Id": "job-2"}
+        headers = {"Rd-Timeout-Ms": "1500", "rd-queue-ttl-ms": "250", "Nats-Msg-Id": "job-2", "Rd-Retry-On": "OOM"}
         assert result_of(await b.run("echo", headers)).id == "job-2"
         (delivery,) = b.services.deliveries
-        assert (delivery.wall_s, delivery.queue_ttl_s, delivery.job_id) == (1.5, 0.25, "job-2")
+        assert (delivery.wall_s, delivery.queue_ttl_s, delivery.job_id, delivery.retry_on) == (1.5, 0.25, "job-2", ("oom",))
 
 
 async def collected(b: Bench, subject: str, job: Job, headers: dict[str, str], until: Callable[[list[Msg]], object]) -> list[Msg]:

@@ -11,7 +11,21 @@ from runnerd_plugins.ingress.nats.request import answer_type, folded, read_reque
 from runnerd_plugins.ingress.nats.room import Room
 from runnerd_plugins.ingress.nats.subjects import Subjects
 
-from runnerd import JSON, MSGPACK, File, Output, Result, Skipped, Stage, cut_output, cut_result, decode_event, decode_result, encode
+from runnerd import (
+    JSON,
+    MSGPACK,
+    File,
+    Output,
+    Result,
+    Skipped,
+    Stage,
+    cut_output,
+    cut_result,
+    decode_event,
+    decode_result,
+    encode,
+    without_output,
+)
 from runnerd.job import text_of
 
 SUBJECTS = Subjects(prefix="rd.v1", tenants=("*",), reply_prefixes=("_INBOX.", "app.reply."))
@@ -144,6 +158,16 @@ def result(**fields: object) -> Result:
 
 def noise(size: int, seed: int) -> bytes:
     return bytes((i * 31 + seed * 7) % 256 for i in range(size))
+
+
+def test_without_output_what_was_left_out_is_told() -> None:
+    result = Result(status="ok", stdout="a", stderr_bytes=b"\xff", stderr="?", compile=Stage(stdout="c", stderr_bytes=b"\xff", ran_ms=1.0))
+    bare = without_output(result)
+    assert (bare.stdout, bare.stderr, bare.stderr_bytes, bare.stdout_truncated, bare.stderr_truncated) == ("", "", None, True, True)
+    assert bare.compile is not None
+    assert (bare.compile.stdout, bare.compile.stderr, bare.compile.stderr_bytes, bare.compile.ran_ms) == ("", "", None, 1.0)
+    told = [without_output(Result(status="ok", compile=stage)) for stage in (None, Stage(), Stage(stderr="w"))]
+    assert [(each.stdout_truncated, each.stderr_truncated) for each in told] == [(False, False), (False, False), (False, True)]
 
 
 @pytest.mark.parametrize("media", [JSON, MSGPACK])

@@ -49,8 +49,13 @@ async def test_a_program_that_fails_is_no_error_of_the_service(rabbitmq: Broker)
 
 async def test_headers_lower_limits_and_expiration_is_a_time_to_wait(rabbitmq: Broker) -> None:
     async with bench(rabbitmq) as b:
-        await b.client.run("echo", headers={"Rd-Timeout-Ms": 1500, "rd-queue-ttl-ms": "250000", "rd-job-id": "mine"}, expiration=90)
+        await b.client.run(
+            "echo",
+            headers={"Rd-Timeout-Ms": 1500, "rd-queue-ttl-ms": "250000", "rd-job-id": "mine", "Rd-Retry-On": "timeout, oom"},
+            expiration=90,
+        )
         (delivery,) = b.services.deliveries
+        assert delivery.retry_on == ("timeout", "oom")
         assert (delivery.wall_s, delivery.queue_ttl_s, delivery.job_id) == (1.5, 90.0, "mine")
 
 

@@ -65,6 +65,7 @@ def test_the_digest_is_of_what_runs() -> None:
         structs.replace(JOB, stdin="x"),
         structs.replace(JOB, lang="js"),
         structs.replace(JOB, retry=False),
+        structs.replace(JOB, retry_on=("oom",)),
     ]
     assert {digest_of(job) for job in same} == {digest_of(JOB)}
     assert digest_of(JOB) not in {digest_of(job) for job in other}
@@ -85,6 +86,18 @@ async def test_from_claim_to_result(kv: Faulty) -> None:
     assert (again.result, again.record.starts) == (OK, 1)
     assert await again.end(structs.replace(OK, status="failed")) == OK, "the first result stands"
     assert await again.start() == OK
+
+
+async def test_a_start_that_came_to_its_end_counts_where_the_job_is_given_back(kv: Faulty) -> None:
+    it = records(kv)
+    entry = await it.claim(JOB, starting=True)
+    assert await entry.start() is None
+    entry.spend()
+    await entry.give_back()
+    assert (entry.record.state, entry.record.starts) == ("queued", 1)
+    assert await entry.start() is None
+    await entry.give_back()
+    assert (entry.record.state, entry.record.starts) == ("queued", 1), "the second was cut short, and the first was not"
 
 
 async def test_a_start_that_is_counted_with_the_claim(kv: Faulty) -> None:

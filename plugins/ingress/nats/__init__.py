@@ -101,7 +101,9 @@ class Nats(Ingress, tag="nats", frozen=True, kw_only=True):
     rebuild_s: Annotated[float, Meta(gt=0)] = 5.0
     """Longest pause between two tries to replace a client that the server closed for good; the first is 0.2 s."""
     patience_s: Annotated[float, Meta(gt=0)] = 60.0
-    """How long an answer waits while there is no connection. Then it is lost, and counted; asking for the status still has it."""
+    """How long an answer waits while there is no connection. Then it is lost, and counted; asking for the status still has it.
+
+    As long is a piece of durable output tried again where the server is there, and does not store it."""
     drain_s: Annotated[float, Meta(ge=0)] = 60.0
     """How long jobs in hand may go on when the daemon stops, should the daemon's own grace be longer or have none."""
 

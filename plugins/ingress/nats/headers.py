@@ -41,6 +41,7 @@ _JOB: Headers = {
     **QUESTION,
     "Rd-Timeout-Ms": number("Wall time of each stage in milliseconds; the daemon's own limit holds as well."),
     "Rd-Queue-Ttl-Ms": number("How long the job may wait for a sandbox, in milliseconds; then it ends as `expired`."),
+    "Rd-Retry-On": text("Statuses with which the job is started again, with commas, as `retry_on` in its body.", examples=["timeout,oom"]),
     "Rd-Stream-To": text("Output is sent while the job runs, to `.status`, `.out` and `.err` below this subject. It has to be allowed."),
 }
 RUN: Headers = {
@@ -51,7 +52,11 @@ DURABLE: Headers = {
     **_JOB,
     "Rd-Reply-To": text("Where the result goes besides the stream of results. It has to be an allowed subject."),
     "reply_to": text("Stands for `Rd-Reply-To` where there is none."),
-    "Rd-Output": text("`events`: output is published, and stored, while the job runs.", enum=["inline", "events"]),
+    "Rd-Output": text(
+        "`events`: output is published, and stored, while the job runs; `durable`: each piece once the server has the one before; "
+        "`none`: not even the result has it.",
+        enum=["inline", "events", "durable", "none"],
+    ),
     "Rd-Parts": number("How many parts of a larger body were stored ahead, under the job's id; this message's own is empty."),
     "Rd-Body-Bytes": number("Size of the body that comes in parts."),
     "Rd-Body-Sha256": text("SHA-256 of the body that comes in parts, in hex; checked where it is given.", pattern="^[0-9a-fA-F]{64}$"),

@@ -84,6 +84,7 @@ def read_request(tenant: str, lang: str, body: bytes, headers: Mapping[str, str]
         stream="rd-stream" in headers or "rd-stream-to" in headers,
         wall_s=_seconds(headers, "Rd-Timeout-Ms"),
         queue_ttl_s=_seconds(headers, "Rd-Queue-Ttl-Ms"),
+        retry_on=_names(headers.get("rd-retry-on", "")),
         trace=trace(headers),
     )
     return Request(delivery=delivery, stream_to=headers.get("rd-stream-to", ""))
@@ -95,6 +96,11 @@ def _check_types(headers: Mapping[str, str]) -> None:
     accepted = [name.partition(";")[0].strip().lower() for name in headers.get("accept", "").split(",")]
     if not any(name in _JSON_NAMES or name in _MSGPACK_NAMES for name in accepted):
         raise Refusal(BAD_REQUEST, f"Accept: {headers['accept'][:80]!r} is not known: use {JSON} or {MSGPACK}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(filter(None, (name.strip().lower() for name in text.split(","))))
 
 
 def _seconds(headers: Mapping[str, str], name: str) -> float | None:

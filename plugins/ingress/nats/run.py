@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from runnerd import Interrupted, Result, Saturated, Services
@@ -125,7 +126,12 @@ class Run:
     async def _answer(self, request: Request, reply: Reply) -> str:
         stream = self._stream(request, reply) if request.delivery.stream else None
         error: str | None = None
-        async for event in self._services.submit(request.delivery):
+
+        def lost(pieces: int) -> None:
+            if stream is not None:
+                stream.lose(pieces)
+
+        async for event in self._services.submit(replace(request.delivery, lost=lost)):
             if isinstance(event, Result):
                 self.statuses[event.status] = self.statuses.get(event.status, 0) + 1
                 error = await reply.result(event, more=stream.result_headers() if stream else {})

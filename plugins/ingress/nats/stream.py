@@ -1,11 +1,15 @@
 """Output of one job on its way while the job runs. What a slow consumer can't take is dropped and counted."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from runnerd import Event, Output, Result, RunnerdError, Services, Started, ToolCall, cut_output
 
 from .bus import Bus
 from .reply import Reply
+
+Keep = Callable[[str, bytes, dict[str, str]], Awaitable[bool]]
+"""Sends a message (subject, body, headers) and waits until the bus has it; whether it has."""
 
 _ENDINGS = {"started": ".status", "out": ".out", "err": ".err", "call": ".call"}
 
@@ -14,22 +18,23 @@ class Stream:
     """Events of one job, in order, numbered by `Rd-Seq`; a gap in the numbers is what was dropped.
 
     They go to the reply subject, or below `to`. The answer follows on the same connection, so it comes last. A call of a tool
-    waits for the bus; where it can't be sent, that is its answer.
+    waits for the bus; where it can't be sent, that is its answer. With `keep` all of them wait for the bus, one after the other.
     """
 
-    def __init__(self, reply: Reply, to: str, bus: Bus, services: Services, pending_bytes: int) -> None:
+    def __init__(self, reply: Reply, to: str, bus: Bus, services: Services, pending_bytes: int, keep: Keep | None = None) -> None:
         self._reply = reply
         self._services = services
         self._to = to
         self._bus = bus
         self._pending_bytes = pending_bytes
+        self._keep = keep
         self._seq = 0
         self._dropped = 0
         reply.connection = bus.streams
         reply.many = not to
 
     async def event(self, event: Event) -> None:
-        """Send an event if the bus takes it at once, and a call in any case. Never waits for the consumer."""
+        """Send an event, if the bus takes it at once or it is to be kept, and a call in any case. Never waits for the consumer."""
         kind = _kind(event)
         self._seq += 1
         headers = self._reply.headers(kind)
@@ -41,15 +46,24 @@ class Stream:
             await self._call(event, subject, headers, room)
             return
         body = cut_output(event, self._reply.encode, room) if isinstance(event, Output) else self._reply.encode(event)
-        if body is None or not await self._bus.streams.offer(subject, body, headers, self._pending_bytes):
+        if body is None or not await self._sent(subject, body, headers):
             self._dropped += 1
             self._bus.counters.count("events_dropped", job=event.id)
+
+    async def _sent(self, subject: str, body: bytes, headers: dict[str, str]) -> bool:
+        if self._keep is not None:
+            return await self._keep(subject, body, headers)
+        return await self._bus.streams.offer(subject, body, headers, self._pending_bytes)
+
+    def lose(self, pieces: int) -> None:
+        """Count pieces of output that never came here, since those before them took too long."""
+        self._dropped += pieces
 
     async def _call(self, call: ToolCall, subject: str, headers: dict[str, str], room: int) -> None:
         body = self._reply.encode(call)
         if len(body) > room:
             reason = f"the call is larger than a message of this bus, which takes {room} bytes"
-        elif await self._bus.streams.publish(subject, body, headers):
+        elif await (self._keep or self._bus.streams.publish)(subject, body, headers):
             return
         else:
             reason = "the bus could not take the call"

@@ -107,10 +107,13 @@ class Bus:
             self.counters.count("links_lost", cause=link.reason)
             log.info("bus lost", cause=link.reason)
 
-    async def publish(self, message: Message, key: str, *, exchange: str = "", mandatory: bool, patience_s: float | None = None) -> Sent:
+    async def publish(
+        self, message: Message, key: str, *, exchange: str = "", mandatory: bool, patience_s: float | None = None, often: bool = False
+    ) -> Sent:
         """Send what matters, and wait until the broker has it, over as many generations as it takes. Raises NotSent.
 
-        A message that was on its way when a connection was lost is sent again, with the same message id.
+        A message that was on its way when a connection was lost is sent again, with the same message id. `often`: to an exchange
+        without a channel of its own, where nobody needs to know whether it found a queue.
         """
         loop = asyncio.get_running_loop()
         patience_s = self._settings.patience_s if patience_s is None else patience_s
@@ -119,7 +122,7 @@ class Bus:
             async with patience:
                 self._idle.clear()
                 self._sending.add(patience)
-                return await self._sent(message, key, exchange, mandatory=mandatory)
+                return await self._sent(message, key, exchange, mandatory=mandatory, apart=bool(exchange) and not often)
         except TimeoutError:
             when = "before this daemon stopped" if loop.time() >= self._ends else f"within {patience_s:g} s"
             raise NotSent(f"the broker did not take it {when}") from None
@@ -128,9 +131,8 @@ class Bus:
             if not self._sending:
                 self._idle.set()
 
-    async def _sent(self, message: Message, key: str, exchange: str, *, mandatory: bool) -> Sent:
+    async def _sent(self, message: Message, key: str, exchange: str, *, mandatory: bool, apart: bool) -> Sent:
         """Send it, over as many generations as it takes."""
-        apart = bool(exchange)
         while True:
             link = await self._linked()
             try:
@@ -180,7 +182,7 @@ class Bus:
                 async with link.apart() as channel:
                     await _publish(channel, exchange, message, key, mandatory=mandatory)
             else:
-                await _publish(await link.replies(), exchange, message, key, mandatory=mandatory)
+                await _publish(await (link.streams() if exchange else link.replies()), exchange, message, key, mandatory=mandatory)
         except PublishError:
             return "unroutable"
         except DeliveryError:

@@ -40,7 +40,12 @@ JOB: Headers = {
     "accept": text("The types in which the answer may be, the first that is known. Without it the answer has the type of the body."),
     "rd-timeout-ms": milliseconds("Wall time of each stage; the daemon's own limit holds as well."),
     "rd-queue-ttl-ms": milliseconds("How long the job may wait for a sandbox; then it ends as `expired`."),
-    "rd-output": text("`events`: output is published on the exchange of events while the job runs.", enum=["inline", "events"]),
+    "rd-retry-on": text("Statuses with which the job is started again, with commas, as `retry_on` in its body.", examples=["timeout,oom"]),
+    "rd-output": text(
+        "`events`: output is published on the exchange of events while the job runs; `durable`: persistent, each piece once the "
+        "broker has confirmed the one before; `none`: not even the result has it.",
+        enum=["inline", "events", "durable", "none"],
+    ),
     "rd-stream": text("Output is sent to the reply queue while the job runs.", enum=["reply"]),
     "rd-stream-to": text("Output is sent to this queue while the job runs. It has to be allowed."),
     **_TRACE,

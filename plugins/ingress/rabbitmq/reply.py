@@ -81,6 +81,10 @@ class Reply:
             headers["Rd-Cut"] = True
         return self._message("result", body, headers, message_id=f"{self.job_id}.res", durable=not self.to.startswith(DIRECT))
 
+    def lose(self, pieces: int) -> None:
+        """Count pieces of output that were lost."""
+        self.dropped += pieces
+
     def refusal(self, refusal: Refusal) -> Message:
         """Why there is no result."""
         headers = {"Rd-Error": heading(refusal.reason), "Rd-Error-Code": refusal.code}
@@ -90,7 +94,7 @@ class Reply:
         """Plain data."""
         return self._message(kind, self.encode(data), headers)
 
-    def event(self, event: Event) -> tuple[str, Message | None]:
+    def event(self, event: Event, *, durable: bool = False) -> tuple[str, Message | None]:
         """An event while the job runs: its kind, and the message, None where it is larger than one may be."""
         kind = _kind(event)
         self.seq += 1
@@ -98,7 +102,7 @@ class Reply:
         body = cut_output(event, self.encode, self._room) if isinstance(event, Output) else self.encode(event)
         if body is None or len(body) > self._room:
             return kind, None
-        return kind, self._message(kind, body, {"Rd-Seq": self.seq}, message_id=f"{event.id}.{self.seq}")
+        return kind, self._message(kind, body, {"Rd-Seq": self.seq}, message_id=f"{event.id}.{self.seq}", durable=durable)
 
     def _message(self, kind: str, body: bytes, headers: dict[str, Any], *, message_id: str = "", durable: bool = False) -> Message:
         return Message(

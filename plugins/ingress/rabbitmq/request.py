@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from aiormq.abc import DeliveredMessage
 from msgspec import Struct
@@ -20,7 +20,14 @@ TRACE_BYTES = 2048
 _TRACE = ("traceparent", "tracestate", "baggage")
 _JSON_NAMES = ("", JSON, "*/*", "application/*")
 _MSGPACK_NAMES = (MSGPACK, "application/x-msgpack")
-_OUTPUT = ("inline", "events")
+
+Output = Literal["inline", "events", "durable", "none"]
+"""`rd-output`: output is in the result · and goes to the exchange of events while the job runs · persistent, and each piece
+confirmed before the next is sent · it is nowhere but in the record."""
+
+_OUTPUT: tuple[Output, ...] = get_args(Output)
+_TO_QUEUES = ("inline", "events")
+"""Those with which a sender may name another place for output."""
 
 Headers = Mapping[str, str]
 
@@ -31,8 +38,7 @@ class Request(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     stream_to: str = ""
     """The queue that gets its output; empty for the reply queue."""
-    events: bool = False
-    """Its output goes to the exchange of events."""
+    output: Output = "inline"
 
 
 def folded(properties: Basic.Properties) -> dict[str, str]:
@@ -84,6 +90,7 @@ def read_request(message: DeliveredMessage, address: Address, fallback_id: str, 
         if token and not TOKEN.fullmatch(token):
             raise Refusal(BAD_REQUEST, f"{what}: {token[:80]!r} must match [A-Za-z0-9_-]{{1,64}}")
     _check(headers)
+    output = _output(headers)
     first_s = came_s(headers)
     delivery = Delivery(
         body=message.body,
@@ -93,14 +100,15 @@ def read_request(message: DeliveredMessage, address: Address, fallback_id: str, 
         lang=address.lang,
         job_id=job_id(properties, headers),
         message_id=fallback_id,
-        stream="rd-stream" in headers or "rd-stream-to" in headers or headers.get("rd-output") == "events",
+        stream="rd-stream" in headers or "rd-stream-to" in headers or output in ("events", "durable"),
         wall_s=_seconds(headers, "rd-timeout-ms"),
         queue_ttl_s=_smaller(_seconds(headers, "rd-queue-ttl-ms"), _expiration_s(properties)),
+        retry_on=_names(headers.get("rd-retry-on", "")),
         waited_s=max(0.0, time.time() - first_s) if first_s is not None else 0.0,
         kept=True,
         trace=trace(headers),
     )
-    return Request(delivery=delivery, stream_to=headers.get("rd-stream-to", ""), events=headers.get("rd-output") == "events")
+    return Request(delivery=delivery, stream_to=headers.get("rd-stream-to", ""), output=output)
 
 
 def came_s(headers: Headers) -> float | None:
@@ -118,8 +126,16 @@ def _check(headers: Headers) -> None:
         raise Refusal(BAD_REQUEST, f"accept: {headers['accept'][:80]!r} is not known: use {JSON} or {MSGPACK}")
     if headers.get("rd-stream", "reply") != "reply":
         raise Refusal(BAD_REQUEST, "rd-stream: must be `reply`, or left out")
-    if headers.get("rd-output", "inline") not in _OUTPUT:
-        raise Refusal(BAD_REQUEST, f"rd-output: {headers['rd-output'][:40]!r} is not known: use {' or '.join(_OUTPUT)}")
+
+
+def _output(headers: Headers) -> Output:
+    output = headers.get("rd-output", "inline")
+    if output not in _OUTPUT:
+        raise Refusal(BAD_REQUEST, f"rd-output: {output[:40]!r} is not known: use {' or '.join(_OUTPUT)}")
+    for other in ("rd-stream", "rd-stream-to"):
+        if other in headers and output not in _TO_QUEUES:
+            raise Refusal(BAD_REQUEST, f"{other}: can't be together with rd-output: {output}: leave out one of the two")
+    return output
 
 
 def _expiration_s(properties: Basic.Properties) -> float | None:
@@ -132,6 +148,11 @@ def _expiration_s(properties: Basic.Properties) -> float | None:
 
 def _smaller(one: float | None, other: float | None) -> float | None:
     return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(filter(None, (name.strip().lower() for name in text.split(","))))
 
 
 def _seconds(headers: Headers, name: str) -> float | None:

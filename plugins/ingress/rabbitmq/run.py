@@ -1,13 +1,12 @@
 """Jobs: a message becomes a job in hand, and is acked when its result is recorded and told."""
 
 import asyncio
-from contextlib import suppress
 
-from aio_pika import Message
 from aiormq.abc import DeliveredMessage
 from msgspec import Struct
+from msgspec.structs import replace
 
-from runnerd import TOKEN, Interrupted, Result, RunnerdError, Saturated, Services, ToolCall
+from runnerd import TOKEN, Interrupted, Result, Saturated, Services, without_output
 
 from .bus import Bus, NotSent
 from .frames import MALFORMED
@@ -16,8 +15,9 @@ from .intake import Intake
 from .log import log
 from .outcome import Outcomes
 from .refusal import BAD_REQUEST, NOT_FOUND, Refusal
-from .reply import DIRECT, Reply, reply_problem
+from .reply import Reply, reply_problem
 from .request import Request, read_request
+from .stream import Stream
 
 
 class RunBounds(Struct, frozen=True, kw_only=True):
@@ -162,38 +162,17 @@ class Run:
     async def _run(self, request: Request, reply: Reply) -> Result:
         """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
         result: Result | None = None
-        async for event in self._services.submit(request.delivery):  # to its very end, or a task of its own would have to close it
+        bounds = self._bounds
+        stream = Stream(request, reply, self._bus, self._services, message_bytes=bounds.message_bytes, stall_s=bounds.stall_s)
+        delivery = replace(request.delivery, lost=reply.lose)
+        async for event in self._services.submit(delivery):  # to its very end, or a task of its own would have to close it
             if isinstance(event, Result):
                 result = event
-                continue
-            kind, message = reply.event(event)
-            to, exchange = request.stream_to or reply.to, ""
-            if request.events or not to:
-                to, exchange = f"evt.{request.delivery.tenant or 'default'}.{event.id}.{kind}", self._bus.topology.events
-            if isinstance(event, ToolCall):
-                await self._call(event, message, to, exchange)
-            elif message is None or not await self._bus.offer(message, to, exchange=exchange, patience_s=self._bounds.stall_s):
-                reply.dropped += 1
-                self._bus.counters.count("events_dropped", job=event.id)
+            else:
+                await stream.event(event)
         if result is None:
             raise Interrupted("runnerd gave no result; its log says why")
-        return result
-
-    async def _call(self, call: ToolCall, message: Message | None, to: str, exchange: str) -> None:
-        """Send a call of a tool; where it can't be, that is its answer."""
-        reason = f"the call is larger than a message of this bus, which takes {self._bounds.message_bytes} bytes"
-        if message is not None:
-            try:
-                sent = await self._bus.publish(
-                    message, to, exchange=exchange, mandatory=not to.startswith(DIRECT), patience_s=self._bounds.stall_s
-                )
-                reason = {"sent": "", "unroutable": "nobody listens who could answer"}.get(sent, "the bus could not take the call")
-            except NotSent as error:
-                reason = str(error)
-        if reason:
-            self._bus.counters.count("calls_lost", job=call.id, cause=reason)
-            with suppress(RunnerdError):  # it has its answer, or the job has ended
-                await self._services.answer(call.tenant, call.id, call.call, reason.encode(), failed=True)
+        return without_output(result) if request.output == "none" else result
 
     def _forbidden(self, queue: str) -> str:
         return reply_problem(queue, self._bounds.reply_prefixes, self._bus.topology)

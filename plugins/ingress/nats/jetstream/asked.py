@@ -1,6 +1,7 @@
 """What a message of the stream asks for. Plain code, no I/O."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -10,10 +11,13 @@ from ..request import Request, read_request
 from .bodies import Announced, announced
 from .message import Origin, address, queue_ttl_s, result_ttl, scheduled_by
 
-EVENTS = "events"
-"""Value of `Rd-Output` for output that is published, and stored, while the job runs."""
+Output = Literal["inline", "events", "durable", "none"]
+"""`Rd-Output`: output is in the result · and published, and stored, while the job runs · each piece of it acknowledged before
+the next is sent · it is nowhere but in the record."""
 
-_OUTPUT = ("inline", EVENTS)
+_OUTPUT: tuple[Output, ...] = get_args(Output)
+_TO_SUBJECTS = ("inline", "events")
+"""Those with which output may go to a subject of the sender's, where nobody acknowledges anything."""
 _NS = 1_000_000_000
 
 
@@ -21,8 +25,9 @@ class Asked(Struct, frozen=True, kw_only=True):
     """One durable job, and what is to become of its output and its result."""
 
     request: Request
+    output: Output
     events_to: str
-    """Subject below which its events are published: where the job asks for them, or where the header does."""
+    """Subject below which its events are published, empty for the job's own."""
     result_ttl: str
     """How long the result stays in the stream, empty for as long as all of them."""
     parts: Announced | None = None
@@ -57,31 +62,39 @@ def read_asked(
         headers = {**headers, "rd-job-id": where.job}  # `Nats-Msg-Id` is the message's own name then, and says nothing of the job
     request = read_request(where.tenant, where.lang, body, headers, body_bytes)
     times = [each for each in (request.delivery.queue_ttl_s, queue_ttl_s(headers, origin.stored_ns)) if each is not None]
-    events_to = _events_to(headers, forbidden)
+    output = _output(headers)
+    events_to = _events_to(headers, output, forbidden)
     delivery = msgspec.structs.replace(
         request.delivery,
         message_id=origin.id,
-        stream=bool(events_to),
+        stream=bool(events_to) or output in ("events", "durable"),
         queue_ttl_s=min(times, default=None),
         waited_s=max(0.0, now - origin.stored_ns / _NS),
         kept=True,
     )
     return Asked(
         request=msgspec.structs.replace(request, delivery=delivery),
-        events_to="" if events_to == EVENTS else events_to,
+        output=output,
+        events_to=events_to,
         result_ttl=result_ttl(headers),
         parts=announced(where.tenant, request.delivery.job_id, body, headers, parts_bytes),
     )
 
 
-def _events_to(headers: Mapping[str, str], forbidden: Callable[[str], str]) -> str:
-    """A subject, or `events` for the job's own, or empty for nothing unless the body asks. Raises Refusal."""
+def _output(headers: Mapping[str, str]) -> Output:
     output = headers.get("rd-output", "inline")
     if output not in _OUTPUT:
         raise Refusal(BAD_REQUEST, f"Rd-Output: {output[:40]!r} is not known: use {' or '.join(_OUTPUT)}")
+    return output
+
+
+def _events_to(headers: Mapping[str, str], output: Output, forbidden: Callable[[str], str]) -> str:
+    """The subject that the header names, empty for none. Raises Refusal."""
     if "rd-stream" in headers:
         raise Refusal(BAD_REQUEST, "Rd-Stream: has no reply subject to stream to here: use Rd-Output: events, or Rd-Stream-To")
     to = headers.get("rd-stream-to", "")
     if to and (problem := forbidden(to)):
         raise Refusal(BAD_REQUEST, f"Rd-Stream-To: {problem}")
-    return to or (EVENTS if output == EVENTS else "")
+    if to and output not in _TO_SUBJECTS:
+        raise Refusal(BAD_REQUEST, f"Rd-Stream-To: can't be together with Rd-Output: {output}: leave out one of the two")
+    return to

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from runnerd import Delivery, Interrupted, Result, RunnerdError, Saturated, Services
+from runnerd import Delivery, Interrupted, Result, RunnerdError, Saturated, Services, ToolCall
 
 from ..bus import Bus
 from ..endpoint import Endpoint
@@ -21,6 +21,7 @@ from ..room import Room
 from ..stream import Stream
 from .asked import Asked, read_asked
 from .bodies import Announced, Bodies, Missing
+from .events import Events
 from .hands import Hands, Held
 from .message import Origin
 from .outcome import Outcomes
@@ -60,9 +61,11 @@ class Durable:
         bodies: Bodies,
         tasks: asyncio.TaskGroup,
         *,
+        events: Callable[[], Events],
         endpoint: Endpoint,
         bounds: DurableBounds,
     ) -> None:
+        """`events`: makes what stores the events of one run of a job."""
         self._bus = bus
         self._services = services
         self._outcomes = outcomes
@@ -70,6 +73,7 @@ class Durable:
         self._room = room
         self._bodies = bodies
         self._tasks = tasks
+        self._events = events
         self._endpoint = endpoint
         self._bounds = bounds
         self._jobs: set[asyncio.Task[None]] = set()
@@ -154,9 +158,9 @@ class Durable:
         except Refusal as refusal:
             self._bus.counters.count("refused_request", reason=refusal.reason)
             result = self._outcomes.refused(held, headers, refusal.reason)
-            await self._outcomes.publish(held, headers, result, asked_ttl="", stream=None)
+            await self._outcomes.publish(held, headers, result, asked=None, stream=None)
             return
-        await self._outcomes.publish(held, headers, result, asked_ttl=asked.result_ttl, stream=stream)
+        await self._outcomes.publish(held, headers, result, asked=asked, stream=stream)
         if asked.parts is not None and result.status != "dead":  # a dead letter may be submitted again
             await self._bodies.forget(asked.parts)
 
@@ -205,16 +209,24 @@ class Durable:
         """Run the job and pass its output on; its result. Raises Saturated and Interrupted."""
         stream: Stream | None = None
         result: Result | None = None
-        delivery = asked.request.delivery
+
+        def lost(pieces: int) -> None:
+            if stream is not None:
+                stream.lose(pieces)
+
+        delivery = replace(asked.request.delivery, lost=lost)
         async for event in self._services.submit(delivery):  # to its very end, or a task of its own would have to close it
             if isinstance(event, Result):
                 result = event
-                continue
-            if stream is None:
-                to = asked.events_to or f"{self._bus.subjects.prefix}.evt.{delivery.tenant}.{event.id}"
-                reply = Reply("", self._bus.streams, self._bus.counters, headers)
-                stream = Stream(reply, to, self._bus, self._services, self._bounds.stream_pending_bytes)
-            await stream.event(event)
+            elif asked.output != "none" or isinstance(event, ToolCall):
+                stream = stream or self._stream(asked, headers, event.id)
+                await stream.event(event)
         if result is None:
             raise Interrupted("runnerd gave no result; its log says why")
         return result, stream
+
+    def _stream(self, asked: Asked, headers: dict[str, str], job: str) -> Stream:
+        to = asked.events_to or f"{self._bus.subjects.prefix}.evt.{asked.request.delivery.tenant}.{job}"
+        reply = Reply("", self._bus.streams, self._bus.counters, headers)
+        keep = self._events().keep if asked.output == "durable" else None
+        return Stream(reply, to, self._bus, self._services, self._bounds.stream_pending_bytes, keep)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from runnerd import TOKEN, Result, RunnerdError, Services, decode_result, spill_result
+from runnerd import TOKEN, Result, RunnerdError, Services, decode_result, spill_result, without_output
 
 from ..bus import Bus
 from ..connection import NoAnswer
@@ -15,6 +15,7 @@ from ..reply import MARGIN, Reply, heading, size_of
 from ..request import job_id
 from ..stream import Stream
 from .api import Api, ApiError
+from .asked import Asked
 from .hands import Hands, Held
 from .message import address
 from .topology import DEAD, RESULTS, Topology
@@ -56,8 +57,9 @@ class Outcomes:
         found = next((each for each in (name, job_id(headers)) if TOKEN.fullmatch(each)), held.origin.id)
         return Result(id=found, tenant=tenant[:64], lang=lang[:64], status="rejected", reason=reason)
 
-    async def publish(self, held: Held, headers: dict[str, str], result: Result, *, asked_ttl: str, stream: Stream | None) -> None:
+    async def publish(self, held: Held, headers: dict[str, str], result: Result, *, asked: Asked | None, stream: Stream | None) -> None:
         """Tell everybody, and have the message forgotten. Waits for the server as long as it takes."""
+        asked_ttl, quiet = (asked.result_ttl, asked.output == "none") if asked else ("", False)
         self.statuses[result.status] = self.statuses.get(result.status, 0) + 1
         to = headers.get("rd-reply-to") or headers.get("reply_to") or ""
         # behind its output, where there was some
@@ -65,6 +67,8 @@ class Outcomes:
         reply.came = held.came
         subject = f"{self._bus.subjects.prefix}.res.{result.tenant}.{result.id}"
         own = await self._own(result)
+        if quiet:
+            result = without_output(result)
         if own:
             result = await self._fitting(subject, result, reply)
         body, out = reply.message(result, more=stream.result_headers() if stream else {})

@@ -13,6 +13,7 @@ from .api import Api
 from .asking import Feed
 from .bodies import Bodies
 from .durable import Durable, DurableBounds
+from .events import Events
 from .hands import Hands
 from .outcome import Outcomes
 from .pull import PullBounds, Puller
@@ -53,7 +54,9 @@ class JetStreamPart:
             again_most_s=settings.again_most_s,
         )
         bodies = Bodies(api, topology, bus.counters, settings.bodies_bytes)
-        self._durable = Durable(bus, services, self._outcomes, self._hands, self._room, bodies, tasks, endpoint=endpoint, bounds=bounds)
+        self._durable = Durable(
+            bus, services, self._outcomes, self._hands, self._room, bodies, tasks, events=self._events, endpoint=endpoint, bounds=bounds
+        )
         self._feeds = [Feed(consumer) for consumer in topology.consumers()]
         self._puller = Puller(
             bus.main,
@@ -101,6 +104,12 @@ class JetStreamPart:
     def data(self) -> dict[str, Any]:
         """What `nats micro stats` shows of it."""
         return {"in_hand": len(self._hands), "pulls": self._puller.asked, "jobs": dict(self._outcomes.statuses)}
+
+    def _events(self) -> Events:
+        """What stores the events of one run of a job, on the connection of output: its floods delay nobody's answer."""
+        settings, streams = self._nats.jetstream, self._bus.streams
+        api = Api(streams, settings.domain, timeout_s=self._nats.connect_s, store_s=settings.answer_s)
+        return Events(api, streams, self._bus.counters, patience_s=self._nats.patience_s)
 
     def _left(self) -> int:
         settings = self._nats.jetstream
