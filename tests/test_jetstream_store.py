@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from nats_fixture import NatsServer, nats_client, nats_proxy, nats_server, wait_until
 from runnerd import Blobs, KeyValues, StoreError, new_id
@@ -150,3 +151,17 @@ async def test_streams_are_checked(server: NatsServer) -> None:
     with pytest.raises(StoreError, match=f"stream KV_{name}: allow_msg_ttl is False and has to be True"):
         async with store("jetstream", url=server.url, bucket=name).open_kv():
             pass
+
+
+async def test_a_connection_that_is_given_up_ends_where_the_library_swallows_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: Client) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise OSError("closed while it was opened") from None
+
+    monkeypatch.setattr(Client, "_select_next_server", never)
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreError, match=r"can't be reached within 0\.1 s"):
+            async with store("jetstream", url="nats://127.0.0.1:1", connect_s=0.1).open_kv():
+                pass

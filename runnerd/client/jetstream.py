@@ -92,13 +92,13 @@ class JetStreamBus:
         """See `Bus.lane`."""
         inbox = self._wire.nats.new_inbox()
         headers = {
+            **({"Rd-Output": "events"} if stream else {}),  # a program's own may ask for more: `durable`
             **self._headers,
             # the same each time that this lane sends, and not another's: what somebody submits again is answered by a daemon
             "Nats-Msg-Id": f"{job.tenant}.{job.id}.{new_id()}",
             "Rd-Job-Id": job.id,
             "Rd-Reply-To": inbox,
             "Content-Type": MSGPACK,
-            **({"Rd-Output": "events"} if stream else {}),
         }
         subjects = [inbox, *([self._events(job.tenant, job.id)] if stream or job.tools else [])]
         async with self._wire.mailbox(*subjects) as box:

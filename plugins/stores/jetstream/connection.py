@@ -175,7 +175,13 @@ async def connected(store: "JetStream") -> AsyncGenerator[Connection, None]:
     place = nats_shown(store.url)
     causes: dict[str, None] = {}
 
+    task = asyncio.current_task()
+    assert task is not None
+    cancels = task.cancelling()
+
     async def on_error(error: Exception) -> None:
+        if not client.is_connected and asyncio.current_task() is task and task.cancelling() > cancels:
+            raise asyncio.CancelledError  # the library has swallowed it, and would try again for ever
         cause = _said(error)
         if cause in causes or len(causes) == _CAUSES:
             return  # it is tried again several times a second: each cause is told once until there is a connection
