@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 import nats
+import uvloop
 from nats.aio.client import Client
 
 from runnerd import Event, Job, Language, Output, Result, Started, Usage
 from runnerd.config import load_config
 from runnerd.daemon import Daemon, open_daemon
+from runnerd.heap import keep_objects
 from runnerd.log import open_log
 from runnerd.plugins import find_plugins
 
@@ -87,6 +89,7 @@ async def main(kind: str, *settings: str) -> None:
     with open_log(read.log):
         opening = open_daemon(read, plugins) if real else open_daemon(read, plugins, open_executor=given)
         async with opening as daemon:
+            keep_objects()
             print("ready", flush=True)
             while line := await asyncio.to_thread(sys.stdin.readline):
                 _, count, slots, code = line.rstrip("\n").split(" ", 3)
@@ -112,4 +115,5 @@ async def _direct(daemon: Daemon, count: int, slots: int, code: str) -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `runnerd serve` does
+        runner.run(main(*sys.argv[1:]))

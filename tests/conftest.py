@@ -1,5 +1,6 @@
 """Fixtures that more than one file uses: executors on this machine, at each level."""
 
+import asyncio
 import importlib.metadata
 import os
 import shutil
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uvloop
 
 from hosting import hosted
 from rabbitmq_fixture import Broker, broker
@@ -29,6 +31,11 @@ def bundled_languages() -> dict[str, Language]:
         if ".languages." in entry.value:
             found.update({language.code: language for language in entry.load().register_languages()})
     return found
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a daemon runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

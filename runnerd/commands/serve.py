@@ -34,6 +34,8 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
     """Run a daemon until it is told to stop, or until `first` returns False, which runs once it takes jobs."""
     import asyncio
 
+    import uvloop
+
     from ..config import load_config
     from ..errors import RunnerdError
     from ..heap import keep_buffers
@@ -45,16 +47,19 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
     config = load_config(plugins, file=file, flags=flags)
     with open_log(config.settings.log):
         try:
-            asyncio.run(_serve(config, plugins, first))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(config, plugins, first))
         except* RunnerdError as group:
             raise _first(group) from None
 
 
 async def _serve(config: "Config", plugins: "Plugins", first: "First | None") -> None:
     from ..daemon import open_daemon
+    from ..heap import keep_objects
 
     with _signals() as came:
         async with open_daemon(config.settings, plugins) as daemon:
+            keep_objects()
             for line in _welcome(config, daemon):
                 typer.echo(line)
             if first is None or await _unless_stopped(first(config.settings, daemon), came):

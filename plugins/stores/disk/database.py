@@ -38,7 +38,8 @@ class Database:
         self._most_bytes = most_bytes
         self._most_waiting = most_waiting
         self._fsync = fsync
-        self._operations: queue.Queue[_Operation | None] = queue.Queue(most_waiting)
+        self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._waiting = 0
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, name="runnerd-kv")
@@ -64,11 +65,11 @@ class Database:
 
     async def ask(self, act: Callable[[sqlite3.Connection], T]) -> T:
         """Run `act` in the thread. Raises StoreError."""
+        if self._waiting >= self._most_waiting:
+            raise StoreError(f"{self._path}: {self._most_waiting} operations wait for the disk already")
         told: asyncio.Future[T] = self._loop.create_future()
-        try:
-            self._operations.put_nowait(_Operation(act, told))
-        except queue.Full:
-            raise StoreError(f"{self._path}: {self._most_waiting} operations wait for the disk already") from None
+        self._waiting += 1
+        self._operations.put(_Operation(act, told))
         return await told
 
     def revision(self) -> int:
@@ -146,7 +147,17 @@ class Database:
         return StoreError(f"{self._path}: {error}")
 
     def _tell(self, answers: list[Answer]) -> None:
-        self._loop.call_soon_threadsafe(_answer, answers)
+        self._loop.call_soon_threadsafe(self._answer, answers)
+
+    def _answer(self, answers: list[Answer]) -> None:
+        for told, value, failure in answers:
+            self._waiting -= told is not self._opened
+            if told.done():
+                continue  # who asked was cancelled
+            if failure is not None:
+                told.set_exception(failure)
+            else:
+                told.set_result(value)
 
 
 def expire(connection: sqlite3.Connection, most: int) -> int:
@@ -157,13 +168,3 @@ def expire(connection: sqlite3.Connection, most: int) -> int:
 
 def _full(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
-
-
-def _answer(answers: list[Answer]) -> None:
-    for told, value, failure in answers:
-        if told.done():
-            continue  # who asked was cancelled
-        if failure is not None:
-            told.set_exception(failure)
-        else:
-            told.set_result(value)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 from nats.aio.msg import Msg
 
@@ -23,7 +24,7 @@ class Held:
         self.msg = msg
         self.origin = origin
         self.ack = msg.reply
-        self.came = asyncio.get_running_loop().time()
+        self.came = time.monotonic()
 
 
 class Hands:
