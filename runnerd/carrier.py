@@ -163,7 +163,7 @@ class Carrier:
         return in_hand.closing("expired", reason)
 
     def _line(self, job: Job) -> AbstractContextManager[Place | None]:
-        return nullcontext() if self._workspaces is None else self._workspaces.line(job)
+        return self._workspaces.line(job) if self._workspaces and (job.session is not None or job.mounts) else nullcontext()
 
     async def _enter(self, in_hand: InHand, place: Place | None) -> Visit:
         """Take the job's session in its turn. Raises TimeoutError, Rejected, OverLimit and StoreError."""
@@ -231,8 +231,7 @@ class Carrier:
             now = time.monotonic()
             in_hand.queued_ms = round((now - in_hand.arrived) * 1000, 3)
             if in_hand.entry is not None:
-                ended = await self._count_start(in_hand, in_hand.entry)
-                if ended is not None:
+                if (ended := await self._count_start(in_hand, in_hand.entry)) is not None:
                     return ended
             else:
                 in_hand.starts += 1

@@ -58,27 +58,36 @@ class Answers:
     def __init__(self) -> None:
         self._inbox = f"_INBOX.rd.{new_id()}"
         self._number = 0
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, asyncio.Future[Msg | None]] = {}
 
     def route(self) -> Route:
         """Where they come to."""
         return Route(subject=f"{self._inbox}.*", receive=self._receive)
 
     @contextmanager
-    def one(self) -> Iterator[tuple[str, "asyncio.Future[Msg]"]]:
-        """A subject for one answer, and the answer; what comes after the block is dropped."""
+    def one(self, timeout_s: float) -> Iterator[tuple[str, "asyncio.Future[Msg | None]"]]:
+        """A subject for one answer, and the answer, None where none comes in time; what comes after the block is dropped."""
         self._number += 1
         subject = f"{self._inbox}.{self._number}"
-        answer = self._waiting[subject] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Msg | None] = loop.create_future()
+        self._waiting[subject] = answer
+        late = loop.call_later(timeout_s, _none, answer)
         try:
             yield subject, answer
         finally:
+            late.cancel()
             del self._waiting[subject]
 
     async def _receive(self, msg: Msg) -> None:
         answer = self._waiting.get(msg.subject)
         if answer is not None and not answer.done():
             answer.set_result(msg)
+
+
+def _none(answer: "asyncio.Future[Msg | None]") -> None:
+    if not answer.done():
+        answer.set_result(None)
 
 
 class Connection:
@@ -183,19 +192,21 @@ class Connection:
     ) -> Msg:
         """Send a message and return the one answer. Raises NoAnswer; the message may have arrived nevertheless.
 
-        `meanwhile` is done between the one and the other, within the same time.
+        Where there is no connection that is waited for, as long again. `meanwhile` is done between the one and the other.
         """
         try:
-            async with asyncio.timeout(timeout_s):
-                if not self.client.is_connected:
+            if not self.client.is_connected:
+                async with asyncio.timeout(timeout_s):
                     await self._connected()
-                with self._answers.one() as (inbox, answer):
-                    await self.client.publish(subject, body, reply=inbox, headers=headers)
-                    if meanwhile is not None:
-                        await meanwhile()
-                    msg = await answer
+            with self._answers.one(timeout_s) as (inbox, answer):  # a timer costs a third of what asyncio.timeout does
+                await self.client.publish(subject, body, reply=inbox, headers=headers)
+                if meanwhile is not None:
+                    await meanwhile()
+                msg = await answer
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise NoAnswer(f"{subject}: no answer: {str(error) or f'{timeout_s:g} s are over'}") from None
+        if msg is None:
+            raise NoAnswer(f"{subject}: no answer: {timeout_s:g} s are over")
         if not msg.data and (msg.headers or {}).get("Status") == _NOBODY:
             raise NoAnswer(f"{subject}: nobody is there")
         return msg
