@@ -239,3 +239,36 @@ async def test_a_full_disk_says_so_and_loses_nothing(small_disk: Path) -> None:
             assert found is not None
             assert found[0] == value
         assert await content(blobs, "a") == b"1"
+
+
+async def test_what_is_small_is_done_at_once_and_the_log_is_written_back(tmp_path: Path) -> None:
+    async with store("disk", path=str(tmp_path)).open_kv() as kv:
+        log = tmp_path / "kv.sqlite3-wal"
+        largest = at_once = 0
+        for number in range(4000):
+            putting = kv.put(f"key-{number}", b"x" * 1000)
+            try:
+                putting.send(None)
+            except StopIteration:
+                at_once += 1
+            else:
+                putting.close()  # the log is being written back
+                await asyncio.sleep(0.001)
+            largest = max(largest, log.stat().st_size)
+        assert at_once > 3000
+        assert largest < 16 << 20, "4000 of them write more than that"
+        assert await kv.get("key-0") is not None
+
+
+async def test_what_is_large_keeps_others_from_nothing_and_is_read_whole(tmp_path: Path) -> None:
+    async with store("disk", path=str(tmp_path)).open_kv() as kv:
+        large = b"x" * (8 << 20)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(kv.put("large", large))
+            small = [tasks.create_task(kv.put_if_absent(f"small-{number}", b"y")) for number in range(100)]
+        assert all(task.result()[0] for task in small)
+        found = await kv.get("large")
+        assert found is not None
+        assert found[0] == large
+        assert await kv.compare_and_set("large", found[1], b"z") is not None
+        assert await kv.delete("large")

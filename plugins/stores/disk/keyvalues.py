@@ -6,7 +6,7 @@ import time
 
 from runnerd import check_key, check_rank, check_value
 
-from .database import Database, expire
+from .database import LONG, SMALL_BYTES, Database, expire
 
 
 class DiskKeyValues:
@@ -19,13 +19,14 @@ class DiskKeyValues:
     async def get(self, key: str) -> tuple[bytes, str] | None:
         """See `KeyValues.get`."""
         check_key(key)
-        return await self._database.ask(lambda connection: _find(connection, key))
+        small, found = await self._database.ask(lambda connection: _find_small(connection, key), 0)
+        return found if small else await self._database.ask(lambda connection: _find(connection, key), LONG)
 
     async def put(self, key: str, value: bytes, ttl_s: float | None = None) -> str:
         """See `KeyValues.put`."""
         check_value(key, value, self.value_bytes, ttl_s)
         expires = _expires(ttl_s)
-        return await self._database.ask(lambda connection: self._set(connection, key, value, expires))
+        return await self._database.ask(lambda connection: self._set(connection, key, value, expires), len(value))
 
     async def put_if_absent(self, key: str, value: bytes, ttl_s: float | None = None) -> tuple[bool, bytes, str]:
         """See `KeyValues.put_if_absent`."""
@@ -38,7 +39,7 @@ class DiskKeyValues:
                 return False, *found
             return True, value, self._set(connection, key, value, expires)
 
-        return await self._database.ask(act)
+        return await self._database.ask(act, len(value))
 
     async def compare_and_set(self, key: str, revision: str, value: bytes, ttl_s: float | None = None) -> str | None:
         """See `KeyValues.compare_and_set`."""
@@ -50,7 +51,7 @@ class DiskKeyValues:
                 return None
             return self._set(connection, key, value, expires)
 
-        return await self._database.ask(act)
+        return await self._database.ask(act, len(value))
 
     async def delete(self, key: str, revision: str | None = None) -> bool:
         """See `KeyValues.delete`."""
@@ -63,7 +64,7 @@ class DiskKeyValues:
             connection.execute("DELETE FROM entries WHERE key = ?", (key,))
             return True
 
-        return await self._database.ask(act)
+        return await self._database.ask(act, LONG)  # all pages of a large value are looked at
 
     async def rank(self, ranking: str, member: str, score: float) -> None:
         """See `KeyValues.rank`."""
@@ -79,19 +80,28 @@ class DiskKeyValues:
         """See `KeyValues.ranked`."""
         check_key(ranking)
         statement = "SELECT member, score FROM ranks WHERE ranking = ? AND score <= ? ORDER BY score, member LIMIT ?"
-        return await self._database.ask(lambda connection: connection.execute(statement, (ranking, until, most)).fetchall())
+        return await self._database.ask(lambda connection: connection.execute(statement, (ranking, until, most)).fetchall(), LONG)
 
     async def expire(self, most: int = 1000) -> int:
         """See `KeyValues.expire`."""
-        return await self._database.ask(lambda connection: expire(connection, most))
+        return await self._database.ask(lambda connection: expire(connection, most), LONG)
 
     async def _write(self, statement: str, *values: object) -> None:
-        await self._database.ask(lambda connection: connection.execute(statement, values).rowcount)
+        await self._database.ask(lambda connection: connection.execute(statement, values).rowcount, 0)
 
     def _set(self, connection: sqlite3.Connection, key: str, value: bytes, expires: float) -> str:
         revision = self._database.revision()
         connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", (key, value, revision, expires))
         return str(revision)
+
+
+def _find_small(connection: sqlite3.Connection, key: str) -> tuple[bool, tuple[bytes, str] | None]:
+    """Whether an entry is small, or not there at all; and the entry, if it is. What is large is not read."""
+    statement = "SELECT CASE WHEN length(value) <= ? THEN value END, revision FROM entries WHERE key = ? AND expires > ?"
+    found = connection.execute(statement, (SMALL_BYTES, key, time.time())).fetchone()
+    if found is None:
+        return True, None
+    return found[0] is not None, (found[0], str(found[1]))
 
 
 def _find(connection: sqlite3.Connection, key: str) -> tuple[bytes, str] | None:
