@@ -59,7 +59,7 @@ async def wait_for_none(bus: Durable) -> None:
 REFUSED: dict[str, tuple[dict[str, str], bytes, str]] = {
     "a body besides": ({}, b"{}", "body: must be empty"),
     "no number": ({"Rd-Parts": "some"}, b"", "Rd-Parts: 'some' must be a whole number"),
-    "too many": ({"Rd-Parts": "5000"}, b"", "Rd-Parts: 5000, and at most 4096"),
+    "too many": ({"Rd-Parts": "5000"}, b"", "Rd-Parts: 5000, and at most 1024"),
     "no size": ({"Rd-Body-Bytes": ""}, b"", "Rd-Body-Bytes: '' must be a whole number"),
     "too large": ({"Rd-Body-Bytes": "1000001"}, b"", "Rd-Body-Bytes: 1000001 bytes, and at most 1000000"),
     "another size": ({"Rd-Body-Bytes": "7"}, b"", "Rd-Body-Bytes: 7, but the 6 parts together have more"),

@@ -19,7 +19,7 @@ from ..refusal import BAD_REQUEST, TOO_LARGE, Refusal
 from .api import Api, ApiError, Kept
 from .topology import PARTS, Topology
 
-_MOST = 4096
+_MOST = 1024
 """Parts of one body."""
 _NUMBER = re.compile(r"[1-9]\d{0,9}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -78,6 +78,8 @@ class Bodies:
         self._api = api
         self._topology = topology
         self._counters = counters
+        self.coming = 0
+        """Jobs that are in hand, and not in the daemon's own count: their bodies are not there yet."""
         self._most = held_bytes
         self._held = 0
         self._room = asyncio.Condition()
@@ -85,15 +87,27 @@ class Bodies:
     @asynccontextmanager
     async def body(self, body: Announced) -> AsyncGenerator[bytes]:
         """The whole body, which has its room in memory while the block is open. Raises Missing, Refusal and Interrupted."""
-        async with self._room:
-            await self._room.wait_for(lambda: self._held == 0 or self._held + body.size <= self._most)
-            self._held += body.size
+        self.coming += 1
         try:
-            yield await self.together(body)
-        finally:
-            self._held -= body.size
             async with self._room:
-                self._room.notify_all()
+                await self._room.wait_for(lambda: self._held == 0 or self._held + body.size <= self._most)
+                self._held += body.size
+            try:
+                whole = await self.together(body)
+            except BaseException:
+                await self._leave(body)
+                raise
+        finally:
+            self.coming -= 1
+        try:
+            yield whole
+        finally:
+            await self._leave(body)
+
+    async def _leave(self, body: Announced) -> None:
+        self._held -= body.size
+        async with self._room:
+            self._room.notify_all()
 
     async def store(self, tenant: str, job_id: str, body: bytes, size: int) -> dict[str, str]:
         """Store a body in parts of `size` bytes; the headers that announce it. Raises NoAnswer and ApiError."""

@@ -89,7 +89,7 @@ class Durable:
         held = self._hands.take(msg, origin)
         if held is None:
             return
-        taken = len(self._hands) <= self._bounds.in_hand and self._room.take(self._services.free())
+        taken = len(self._hands) <= self._bounds.in_hand and self._room.take(self._services.free() - self._bodies.coming)
         self._start(self._carry(held) if taken else self._refuse(held))
 
     async def finish(self, grace_s: float, close_s: float) -> None:

@@ -53,9 +53,18 @@ class JetStreamPart:
             again_s=settings.again_s,
             again_most_s=settings.again_most_s,
         )
-        bodies = Bodies(api, topology, bus.counters, settings.bodies_bytes)
+        self._bodies = Bodies(api, topology, bus.counters, settings.bodies_bytes)
         self._durable = Durable(
-            bus, services, self._outcomes, self._hands, self._room, bodies, tasks, events=self._events, endpoint=endpoint, bounds=bounds
+            bus,
+            services,
+            self._outcomes,
+            self._hands,
+            self._room,
+            self._bodies,
+            tasks,
+            events=self._events,
+            endpoint=endpoint,
+            bounds=bounds,
         )
         self._feeds = [Feed(consumer) for consumer in topology.consumers()]
         self._puller = Puller(
@@ -115,7 +124,7 @@ class JetStreamPart:
         settings = self._nats.jetstream
         if self._room.closed or self._services.draining():
             return 0
-        return min(self._room.startable(self._services.free()) + settings.ahead, settings.in_hand - len(self._hands))
+        return min(self._room.startable(self._services.free() - self._bodies.coming) + settings.ahead, settings.in_hand - len(self._hands))
 
     def _warm(self) -> bool:
         """Whether a sandbox stands ready: looked at now and then, as all that the daemon says of itself is put together for it."""
