@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import nats
-import uvloop
 from nats.aio.client import Client
 
 from runnerd import Event, Job, Language, Output, Result, Started, Usage
@@ -115,5 +114,4 @@ async def _direct(daemon: Daemon, count: int, slots: int, code: str) -> float:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `runnerd serve` does
-        runner.run(main(*sys.argv[1:]))
+    asyncio.run(main(*sys.argv[1:]))

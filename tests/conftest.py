@@ -1,6 +1,5 @@
 """Fixtures that more than one file uses: executors on this machine, at each level."""
 
-import asyncio
 import importlib.metadata
 import os
 import shutil
@@ -10,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from hosting import hosted
 from rabbitmq_fixture import Broker, broker
@@ -31,11 +29,6 @@ def bundled_languages() -> dict[str, Language]:
         if ".languages." in entry.value:
             found.update({language.code: language for language in entry.load().register_languages()})
     return found
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that a daemon runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

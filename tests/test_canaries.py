@@ -8,7 +8,7 @@ from runnerd.executors.local import LEVELS, LocalExecutor, LocalSettings, open_l
 
 
 async def breaches(executor: LocalExecutor) -> list[str]:
-    return await canaries.breaches(executor.probe, executor.become(executor.level))
+    return await canaries.breaches(executor.probe, executor.credentials(executor.level))
 
 
 async def test_every_probe_succeeds_without_isolation(executor_at: ExecutorAt) -> None:

@@ -34,8 +34,6 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
     """Run a daemon until it is told to stop, or until `first` returns False, which runs once it takes jobs."""
     import asyncio
 
-    import uvloop
-
     from ..config import load_config
     from ..errors import RunnerdError
     from ..heap import keep_buffers
@@ -47,8 +45,7 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
     config = load_config(plugins, file=file, flags=flags)
     with open_log(config.settings.log):
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(config, plugins, first))
+            asyncio.run(_serve(config, plugins, first))
         except* RunnerdError as group:
             raise _first(group) from None
 

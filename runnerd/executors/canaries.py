@@ -10,11 +10,9 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-from ..errors import SandboxError
+from typing import Any, NamedTuple
 
 SURVIVOR_WAIT_S = 0.5
 """How long a killed process may take to disappear."""
@@ -82,10 +80,10 @@ class Bait(NamedTuple):
         return PROBES[probe].format(directory=str(self.directory), port=port, pid=self.process.pid, name=self.name)
 
 
-async def breaches(submit: Submit, become: Sequence[str]) -> list[str]:
-    """Run all probes; returns the names of those that got through. `become` stands before the agent's own command."""
+async def breaches(submit: Submit, credentials: Mapping[str, Any]) -> list[str]:
+    """Run all probes; returns the names of those that got through. `credentials` are how the agent is started."""
     found = []
-    async with _planted(become) as bait:
+    async with _planted(credentials) as bait:
         for probe in PROBES:
             printed = await submit(bait.program(probe))
             if bait.secret in printed or await _visible(probe, bait):
@@ -94,21 +92,16 @@ async def breaches(submit: Submit, become: Sequence[str]) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _planted(become: Sequence[str]) -> AsyncIterator[Bait]:
+async def _planted(credentials: Mapping[str, Any]) -> AsyncIterator[Bait]:
     secret = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="runnerd-canary-") as path, socket.create_server(("127.0.0.1", 0)) as listener:
         directory = Path(path)
         _plant_file(directory, secret)
         listener.setblocking(False)
         process = await asyncio.create_subprocess_exec(
-            *become, "/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={"SECRET": secret}
+            "/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, env={"SECRET": secret}, **credentials
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(b"\n")
-            if not await process.stdout.readline():  # before it answers it is not yet who it is to be
-                raise SandboxError("canary probes: /bin/cat could not be started as the agent's user")
             yield Bait(directory, secret, listener, process, "canary-" + secret[:8])
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -114,7 +114,7 @@ class GvisorExecutor:
 
     async def prove(self) -> None:
         """Run the canary probes. Raises SandboxError where one gets through, or no sandbox can be made."""
-        found = await canaries.breaches(lambda program: run_probe(self, program), ())
+        found = await canaries.breaches(lambda program: run_probe(self, program), {})
         if found:
             raise SandboxError("local.level = gvisor: runsc's sandbox did not withstand: " + ", ".join(found))
 

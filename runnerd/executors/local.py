@@ -33,14 +33,6 @@ START_S = 30.0
 PROBE_S = 30.0
 PREFIX = "runnerd-"
 RESTART_S = 0.5
-_BECOME = """
-import os, sys
-user, group = map(int, sys.argv[1:3])
-os.setgroups([])
-os.setresgid(group, group, group)
-os.setresuid(user, user, user)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
 
 log = structlog.get_logger("runnerd.local")
 
@@ -176,7 +168,7 @@ class LocalExecutor:
                 self.reasons[level] = str(error)
                 continue
             self.level = level
-            found = await canaries.breaches(self.probe, self.become(level)) if level != PROCESS else []
+            found = await canaries.breaches(self.probe, self.credentials(level)) if level != PROCESS else []
             if not found:
                 return
             self.breaches[level] = found
@@ -220,7 +212,6 @@ class LocalExecutor:
         if user is not None:
             os.chown(scratch, user, -1)
         process = await asyncio.create_subprocess_exec(
-            *self.become(level),
             self.python,
             "-I",
             "-X",
@@ -232,6 +223,7 @@ class LocalExecutor:
             stdout=asyncio.subprocess.PIPE,
             env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
             start_new_session=True,
+            **self.credentials(level),
         )
         agent = Agent(process, Path(options.socket), {})
         try:
@@ -245,16 +237,16 @@ class LocalExecutor:
         """Whom the agent runs as at a level; None for ourselves."""
         return self._settings.user if os.geteuid() == 0 and level != STRONG else None
 
-    def become(self, level: str) -> tuple[str, ...]:
-        """What stands before a command, so that it runs as that user: empty for ourselves."""
+    def credentials(self, level: str) -> dict[str, Any]:
+        """Arguments that start a process as that user."""
         user = self.user(level)
         if user is None:
-            return ()
+            return {}
         try:
             group = pwd.getpwuid(user).pw_gid
         except KeyError:
             group = user
-        return (self.python, "-I", "-S", "-c", _BECOME, str(user), str(group))
+        return {"user": user, "group": group, "extra_groups": []}
 
     async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
         assert process.stdout is not None

@@ -66,7 +66,7 @@ class Reply:
         self.many = False
         """Whether there are many messages for this requester: then an empty one is the last of all (ADR-47)."""
         self.came = time.monotonic()
-        """When the request came, by `time.monotonic`: the clock of a loop may stand still while it works."""
+        """When the request came, by `time.monotonic`."""
 
     def since_ms(self) -> float:
         """Milliseconds since the request came."""
