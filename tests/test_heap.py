@@ -1,4 +1,4 @@
-"""What the daemon asks of the C library: large buffers that were freed are used again."""
+"""Memory of a daemon: large buffers that were freed are used again, and what stays is left alone by the garbage collector."""
 
 import os
 import platform
@@ -31,3 +31,17 @@ def test_freed_buffers_are_used_again() -> None:
     assert fresh > 5_000, "else there is nothing to save"
     assert faults(KEPT) < fresh / 10
     assert faults(KEPT, MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="65536") > fresh / 2, "what the environment sets, stands"
+
+
+def test_what_stays_is_left_alone_and_new_cycles_are_still_found() -> None:
+    program = (
+        "import gc, weakref\n"
+        "from runnerd.heap import NEW_OBJECTS, keep_objects\n"
+        "class Node: pass\n"
+        "keep_objects()\n"
+        "assert gc.get_freeze_count() > 1000, gc.get_freeze_count()\n"
+        "node = Node(); node.me = node; gone = weakref.ref(node); del node\n"
+        "kept = [[] for _ in range(2 * NEW_OBJECTS)]\n"
+        "assert gone() is None\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

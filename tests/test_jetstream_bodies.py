@@ -21,18 +21,10 @@ SMALL: dict[str, Any] = {"max_payload": 64 << 10}
 """Of a server that takes little at once, so that few bytes need parts."""
 
 
-async def store(bus: Durable, body: bytes, job_id: str, *, size: int = 50_000, tenant: str = "acme") -> dict[str, str]:
-    """Store a body in parts; the headers that announce it."""
-    pieces = [body[begin : begin + size] for begin in range(0, len(body), size)]
-    for number, piece in enumerate(pieces, 1):
-        assert (await bus.send(f"rd.v1.part.{tenant}.{job_id}.{number}", piece))["stream"] == "RD_PART"
-    return {"Rd-Parts": str(len(pieces)), "Rd-Body-Bytes": str(len(body)), "Rd-Body-Sha256": hashlib.sha256(body).hexdigest()}
-
-
 async def test_a_body_in_parts_runs_once_and_its_parts_are_gone_then(tmp_path: Path) -> None:
     executor = Executor()
     async with durable(tmp_path, **SMALL) as bus, bus.daemon(executor), inbox(bus.client) as (to, answers):
-        headers = await store(bus, BODY, "big")
+        headers = await bus.store(BODY, "big")
         await bus.send("rd.v1.job.acme.std.py.big", b"", {**headers, "Rd-Reply-To": to})
         result = await bus.result("big")
         assert (result.status, result.stdout) == ("ok", "hi\n")
@@ -41,7 +33,7 @@ async def test_a_body_in_parts_runs_once_and_its_parts_are_gone_then(tmp_path: P
         await bus.send("rd.v1.job.acme.std.py.big", b"", {**headers, "Rd-Reply-To": to, "Nats-Msg-Id": "again"})
         await wait_until(lambda: len(answers) == 2, "the repetition, whose parts are gone, is answered")
         assert decode_result(answers[1].data) == result
-        await store(bus, BODY, "big")
+        await bus.store(BODY, "big")
         await bus.send("rd.v1.job.acme.std.py.big", b"", {**headers, "Rd-Reply-To": to, "Nats-Msg-Id": "with parts"})
         await wait_until(lambda: len(answers) == 3, "the whole repetition is answered")
         assert decode_result(answers[2].data) == result
@@ -75,14 +67,14 @@ async def test_what_is_wrong_with_parts_is_told_and_nothing_runs(tmp_path: Path,
     changes, body, reason = REFUSED[case]
     executor = Executor()
     async with durable(tmp_path, **SMALL) as bus, bus.daemon(executor, body_bytes=1_000_000):
-        await store(bus, BODY, "victim", tenant="other")
-        headers = await store(bus, BODY, "bad") | changes
+        await bus.store(BODY, "victim", tenant="other")
+        headers = await bus.store(BODY, "bad") | changes
         await bus.send("rd.v1.job.acme.std.py.bad", body, headers)
         result = await bus.result("bad")
         assert (result.status, executor.starts) == ("rejected", {})
         assert reason in result.reason
         # mended, under the same name, it runs
-        await bus.send("rd.v1.job.acme.std.py.bad", b"", await store(bus, BODY, "bad") | {"Nats-Msg-Id": "mended"})
+        await bus.send("rd.v1.job.acme.std.py.bad", b"", await bus.store(BODY, "bad") | {"Nats-Msg-Id": "mended"})
         async with asyncio.timeout(30):
             while (await bus.result("bad")).status != "ok":
                 await asyncio.sleep(0.02)
@@ -93,7 +85,7 @@ async def test_bodies_that_have_no_room_beside_others_wait(tmp_path: Path) -> No
     async with durable(tmp_path, **SMALL) as bus, bus.daemon(executor, bodies_bytes=600_000):
         for number in range(5):
             body = encode(Job(code="sleep 0.2", files=(File(name="a.bin", data=b"x" * 200_000),)))
-            headers = await store(bus, body, f"big-{number}")
+            headers = await bus.store(body, f"big-{number}")
             await bus.send(f"rd.v1.job.acme.std.py.big-{number}", b"", headers)
         most = 0
         async with asyncio.timeout(60):
@@ -110,7 +102,7 @@ async def test_a_killed_daemon_leaves_its_job_with_all_its_parts_to_the_next(tmp
     body = encode(Job(code="sleep 2", files=(File(name="a.bin", data=b"x" * 200_000),)))
     async with durable(tmp_path, **SMALL) as bus:
         async with process(bus, "daemon", *flags) as first:
-            await bus.send("rd.v1.job.acme.std.py.big", b"", await store(bus, body, "big"))
+            await bus.send("rd.v1.job.acme.std.py.big", b"", await bus.store(body, "big"))
             async with asyncio.timeout(30):
                 while (await bus.control("big", "status")).get("state") != "running":
                     await asyncio.sleep(0.02)
@@ -126,7 +118,7 @@ async def test_a_dead_letter_whose_body_came_in_parts_can_be_submitted_again(tmp
     executor = Executor()
     async with durable(tmp_path, **SMALL) as bus, bus.daemon(executor):
         body = encode(Job(code="lose 3", files=(File(name="a.bin", data=b"x" * 200_000),)))
-        await bus.send("rd.v1.job.acme.std.py.doomed", b"", await store(bus, body, "doomed"))
+        await bus.send("rd.v1.job.acme.std.py.doomed", b"", await bus.store(body, "doomed"))
         assert (await bus.result("doomed")).status == "dead"
         await bus.drained()
         letter = await bus.stored("rd.v1.dead.acme.std.py", "RD_DEAD")
