@@ -1,6 +1,6 @@
 """A SQLite database. What is small is done where it is asked for, as that is sooner done than said to a thread: no disk is waited for.
 
-All else has a thread of its own: what is large or long, each write that waits for the disk (`fsync`), and what comes meanwhile.
+All else has a thread of its own: what is large or long, each write that waits for the disk (`fsync`), what comes meanwhile or in a hurry.
 Operations that come in together share a transaction there. The log (see sqlite.org/wal.html) is written back by the thread alone.
 """
 
@@ -26,6 +26,8 @@ LONG = SMALL_BYTES + 1
 """Size of an operation that may take long, whatever it writes."""
 _AT_ONCE = 256
 """Operations that share a transaction at most."""
+_HURRY_S, _HURRY = 0.01, 8
+"""More than so many operations in so long, in seconds, are cheaper together than each where it is asked for."""
 _LOG_BYTES = 4 << 20
 """So much is written to the log until it is written back; SQLite's own bound is about that."""
 _ENTRY_BYTES = 16 << 10
@@ -61,6 +63,9 @@ class Database:
         """Operations that the thread has not answered. While there are any, the connection is the thread's."""
         self._connection: sqlite3.Connection | None = None
         self._log_bytes = 0
+        self._since = 0.0
+        self._asked = self._asked_before = 0
+        """Operations since then, and in as long before."""
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._serve, name="runnerd-kv")
@@ -86,7 +91,7 @@ class Database:
 
     async def ask(self, act: Callable[[sqlite3.Connection], T], size: int) -> T:
         """Run `act`, which reads or writes a value of so many bytes, within a transaction. Raises StoreError."""
-        if size <= SMALL_BYTES and not self._waiting and not self._fsync and self._connection is not None:
+        if not self._hurry() and size <= SMALL_BYTES and not self._waiting and not self._fsync and self._connection is not None:
             try:
                 value = _within(self._connection, act)
             except Exception:  # noqa: BLE001, S110 - the thread tries it again, makes room, or says what is wrong
@@ -100,6 +105,15 @@ class Database:
         self._waiting += 1
         self._operations.put(_Operation(act, told, size))
         return await told
+
+    def _hurry(self) -> bool:
+        """Count an operation; whether they come thick and fast."""
+        now = time.monotonic()
+        if now - self._since >= _HURRY_S:
+            self._asked_before = self._asked if now - self._since < 2 * _HURRY_S else 0
+            self._since, self._asked = now, 0
+        self._asked += 1
+        return max(self._asked, self._asked_before) > _HURRY
 
     def revision(self) -> int:
         """A revision that no entry has had: the time, so that one that was deleted doesn't come back."""
