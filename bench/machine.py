@@ -34,18 +34,19 @@ def own_bytes(pid: int) -> tuple[int, int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children of a process and theirs, without those that ended meanwhile."""
+    """Children of a process and theirs; of one that ends meanwhile those that were seen."""
     found: list[int] = []
     left = [pid]
     while left:
         parent = left.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                children = [int(child) for child in task.read_text().split()]
-            except OSError:
-                continue
-            found += children
-            left += children
+        children: list[int] = []
+        try:
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
+                children += map(int, task.read_text().split())
+        except OSError:
+            pass  # it, or one of its threads, ended meanwhile
+        found += children
+        left += children
     return found
 
 
