@@ -1,7 +1,6 @@
 """Carries one job from its arrival to its end: its record, its turn, its sandbox, its starts. `Carrier.carry` is where jobs end."""
 
 import asyncio
-import time
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
@@ -228,7 +227,7 @@ class Carrier:
         async with asyncio.timeout(ttl_s) as patience, self._slots.hold(job.lang, job.tenant) as hold, lease as leased:
             patience.reschedule(None)
             hold.found()
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             in_hand.queued_ms = round((now - in_hand.arrived) * 1000, 3)
             if in_hand.entry is not None:
                 if (ended := await self._count_start(in_hand, in_hand.entry)) is not None:
@@ -242,7 +241,7 @@ class Carrier:
                 if in_hand.visit is not None:
                     in_hand.visit.lose()
                 raise
-            self.mean_s += (time.monotonic() - now - self.mean_s) / 32
+            self.mean_s += (asyncio.get_running_loop().time() - now - self.mean_s) / 32
             return result
 
     def _patience_s(self, in_hand: InHand) -> float:

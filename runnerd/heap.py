@@ -31,7 +31,7 @@ def keep_buffers() -> None:
 def keep_objects() -> None:
     """Have the garbage collector leave alone what there is now, which stays until the daemon ends, and look for more of it less often.
 
-    Jobs make few cycles of objects: with Python's own bounds a tenth of a small job's time went into looking for them.
+    Jobs make few cycles of objects: with Python's own bounds a twentieth of a small job's time went into looking for them.
     """
     gc.collect()
     gc.freeze()

@@ -6,7 +6,6 @@ opens or closes it, and nobody but the keeper waits for that.
 
 import asyncio
 import random
-import time
 from asyncio import CancelledError, TaskGroup
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -55,9 +54,9 @@ class Lease:
             seat = self._pool.policy.take(self._tenant)
         self.warm = seat is not None
         if seat is None:
-            began = time.monotonic()
+            began = asyncio.get_running_loop().time()
             seat = await self._pool.wait(self._tenant)
-            self._pool.pace.waited(time.monotonic() - began)
+            self._pool.pace.waited(asyncio.get_running_loop().time() - began)
         else:
             self._pool.pace.waited(0.0)
             self._pool.refill_soon()
@@ -252,7 +251,7 @@ class Pool:
     async def _start(self, seat: Seat, stack: AsyncExitStack) -> bool:
         if self._closed:
             return False
-        began = time.monotonic()
+        began = self._loop.time()
         try:
             async with asyncio.timeout(self._settings.start_timeout_s) as seat.watch:
                 sandbox = await stack.enter_async_context(self._executor.sandbox(self.language))
@@ -264,7 +263,7 @@ class Pool:
         finally:
             seat.watch = None
         failed_before = bool(self.policy.failing)
-        self.pace.started(time.monotonic() - began)
+        self.pace.started(self._loop.time() - began)
         self.policy.ready(seat, sandbox, self._loop.time())
         self.refill_soon()
         if failed_before:

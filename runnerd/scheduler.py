@@ -5,7 +5,6 @@ one job, and a listener may go without ending it.
 """
 
 import asyncio
-import time
 from asyncio import CancelledError, TaskGroup
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -276,7 +275,7 @@ class Scheduler:
             if result is None:
                 raise refusal
             return result
-        in_hand = InHand(job, owned, time.monotonic(), kept=kept)
+        in_hand = InHand(job, owned, asyncio.get_running_loop().time(), kept=kept)
         if job.interactive:
             in_hand.stdin = Stdin(self._limits.input_bytes)
         if job.tools:

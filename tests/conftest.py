@@ -12,9 +12,10 @@ import pytest
 
 from hosting import hosted
 from rabbitmq_fixture import Broker, broker
-from runnerd import Language
+from runnerd import Blobs, KeyValues, Language
 from runnerd.executors.here import open_here
 from runnerd.executors.local import GVISOR, LEVELS, LocalExecutor, LocalSettings, open_local
+from stores import store
 
 CELLS = 8
 LOCAL = LocalSettings(user=61_000 + os.getpid() % 4000, uid_base=100_000 * (10 + os.getpid() % 1000))
@@ -41,6 +42,20 @@ def languages() -> dict[str, Language]:
 def py(languages: dict[str, Language]) -> Language:
     """Python."""
     return languages["py"]
+
+
+@pytest.fixture
+async def kv() -> AsyncIterator[KeyValues]:
+    """A key-value store in memory."""
+    async with store("memory").open_kv() as kv:
+        yield kv
+
+
+@pytest.fixture
+async def blobs() -> AsyncIterator[Blobs]:
+    """A store of blobs in memory."""
+    async with store("memory").open_blobs() as blobs:
+        yield blobs
 
 
 @asynccontextmanager

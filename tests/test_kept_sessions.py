@@ -16,23 +16,10 @@ from runnerd import Blobs, File, Job, KeyValues, Language, Limits, Owner, Result
 from runnerd.executors.local import LocalExecutor
 from runnerd.pool import PoolSettings
 from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
-from stores import store
 from test_reuse import stopped
 
 OPTED_IN = PoolSettings(kept=2)
 Run = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
 
 
 @pytest.fixture(params=["strong", "userns"])

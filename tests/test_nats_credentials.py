@@ -152,11 +152,21 @@ async def test_a_tenant_does_all_that_is_its_own(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
         assert decode_result(stored.data).stdout == "hi"
         assert json.loads((await client.request("rd.v1.ctl.acme.two.status", b"", timeout=10)).data)["status"] == "ok"
+        pieces = (body[:9], body[9:])
+        for number, piece in enumerate(pieces, 1):
+            assert json.loads((await client.request(f"rd.v1.part.acme.three.{number}", piece, timeout=10)).data)["stream"] == "RD_PART"
+        headers = {"Rd-Reply-To": inbox, "Rd-Parts": "2", "Rd-Body-Bytes": str(len(body)), "Rd-Output": "durable"}
+        await client.request("rd.v1.job.acme.std.py.three", b"", timeout=10, headers=headers)
+        assert decode_result((await replies.next_msg(timeout=30)).data).stdout == "hi"
         assert not refused
+        async with nats_client(server.url, user="admin", password="a1") as admin, asyncio.timeout(30):
+            while json.loads((await admin.request("$JS.API.STREAM.INFO.RD_PART", b"", timeout=10)).data)["state"]["messages"]:
+                await asyncio.sleep(0.02)
 
 
 FORBIDDEN = {
     "another's job": "rd.v1.job.victim.std.py",
+    "another's part": "rd.v1.part.victim.one.1",
     "another's request": "rd.v1.run.victim.py",
     "another's cancel": "rd.v1.ctl.victim.one.cancel",
     "another's result": "$JS.API.DIRECT.GET.RD_RES.rd.v1.res.victim.one",

@@ -256,7 +256,10 @@ async def test_urls_that_are_none_are_named() -> None:
 
 @pytest.mark.parametrize("stopped", [False, True])
 async def test_a_connection_that_is_given_up_ends_where_the_library_swallows_that(monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    begun = asyncio.Event()
+
     async def never(_: Client) -> None:
+        begun.set()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -265,9 +268,8 @@ async def test_a_connection_that_is_given_up_ends_where_the_library_swallows_tha
     monkeypatch.setattr(Client, "_select_next_server", never)
     nats = Nats(url="nats://127.0.0.1:1", connect_s=3600 if stopped else 0.1)
     opening = asyncio.create_task(nats.open(FakeServices()).__aenter__())
-    await asyncio.sleep(0)
+    await begun.wait()
     if stopped:
-        await asyncio.sleep(0)
         opening.cancel()
     async with asyncio.timeout(30):
         with pytest.raises(asyncio.CancelledError if stopped else IngressError, match=None if stopped else "no connection within"):

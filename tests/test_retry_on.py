@@ -1,7 +1,7 @@
 """Jobs that ask to be started again after a timeout or for want of memory."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,18 +12,6 @@ from runnerd import Blobs, Interrupted, KeyValues, Language, Result, Started
 from scheduling import Frozen, events, job, result, scheduling
 from stores import store
 from test_sessions import OWNER, door, sessions
-
-
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
 
 
 @pytest.mark.parametrize("owned", [True, False])

@@ -18,18 +18,6 @@ from stores import store
 from test_sessions import OWNER, content, door, sessions
 
 
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
-
-
 async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,10 @@ from fake_executor import FakeExecutor, wait_until
 from runnerd import Blobs, Interrupted, KeyValues, Owner, StoreError
 from runnerd.liveness import Liveness
 from scheduling import LEASE_S, Frozen, job, result, scheduling
-from stores import store
 from test_sessions import door, sessions
 
 VICTIM = Path(__file__).parent / "session_victim.py"
 OWNER = Owner(tenant="t")
-
-
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
 
 
 @pytest.mark.parametrize(("mode", "hot", "inline"), [("owned", 1000, 0), ("late", 0, 0), ("unowned", 1000, 1000)])

@@ -23,12 +23,6 @@ async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
-
-
 async def until_it_ends(scheduler: Scheduler, it: Job) -> Result:
     """As a bus does it: what is given back comes again."""
     while True:

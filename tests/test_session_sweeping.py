@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,18 +21,6 @@ SETTINGS = WorkspaceSettings(
     sessions=SessionSettings(ttl_s=3 * DAY_S),
     state=StateSettings(ttl_s=7200, archive_after_s=3600, archive_ttl_s=7 * DAY_S, inline_bytes=0),
 )
-
-
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
 
 
 class Clock:

@@ -54,12 +54,6 @@ class Counting:
         return ask
 
 
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
-
-
 @pytest.fixture(params=["memory", "redis"])
 async def counting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Counting]:
     if request.param == "memory":

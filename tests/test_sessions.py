@@ -1,7 +1,7 @@
 """Sessions over the scheduler: what a job leaves is there for the next one, one job at a time, for its owner alone."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,21 +14,8 @@ from runnerd.scheduler import Scheduler
 from runnerd.sessions import Sessions
 from runnerd.workspace import FileSettings, SessionSettings, StateSettings, WorkspaceSettings
 from scheduling import job, result, scheduling
-from stores import store
 
 OWNER = Owner(tenant="t")
-
-
-@pytest.fixture
-async def kv() -> AsyncIterator[KeyValues]:
-    async with store("memory").open_kv() as kv:
-        yield kv
-
-
-@pytest.fixture
-async def blobs() -> AsyncIterator[Blobs]:
-    async with store("memory").open_blobs() as blobs:
-        yield blobs
 
 
 @asynccontextmanager

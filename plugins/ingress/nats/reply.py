@@ -1,9 +1,9 @@
 """Answers to one requester: headers, size, and the one place from which they go out."""
 
+import asyncio
 import os
 import re
 import socket
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -65,12 +65,12 @@ class Reply:
         self.encode = _ENCODE[self.accept]
         self.many = False
         """Whether there are many messages for this requester: then an empty one is the last of all (ADR-47)."""
-        self.came = time.monotonic()
-        """When the request came, by `time.monotonic`."""
+        self.came = asyncio.get_running_loop().time()
+        """When the request came, on the loop's clock."""
 
     def since_ms(self) -> float:
         """Milliseconds since the request came."""
-        return (time.monotonic() - self.came) * 1000
+        return (asyncio.get_running_loop().time() - self.came) * 1000
 
     def headers(self, kind: str) -> dict[str, str]:
         """Headers that every answer has, in a fresh dict."""

@@ -1,7 +1,7 @@
 """Answers to one requester: properties, headers, size, and where they may go."""
 
+import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,7 +56,7 @@ class Reply:
         self._correlation = properties.correlation_id
         self._trace = trace(headers)
         self._room = message_bytes - MARGIN
-        self._came = time.monotonic()
+        self._came = asyncio.get_running_loop().time()
         self.seq = 0
         """Pieces of output that were made, lost ones too."""
         self.dropped = 0
@@ -67,7 +67,7 @@ class Reply:
         self.job_id = result.id or self.job_id
         headers: dict[str, Any] = {
             "Rd-Status": result.status,
-            "Rd-Duration-Ms": round((time.monotonic() - self._came) * 1000, 3),
+            "Rd-Duration-Ms": round((asyncio.get_running_loop().time() - self._came) * 1000, 3),
         }
         if result.exit_code is not None:
             headers["Rd-Exit-Code"] = result.exit_code

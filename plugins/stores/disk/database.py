@@ -83,6 +83,7 @@ class Database:
 
     async def close(self) -> None:
         """End the thread, after all that waits for it."""
+        self._connection = None  # the thread closes it
         await asyncio.shield(asyncio.to_thread(self._end))
 
     def _end(self) -> None:

@@ -84,9 +84,8 @@ class Letters:
         if kept is None:
             return None
         letter = _letter(kept, self._prefix)
-        body = _announced(letter)
-        if body is not None:
-            with suppress(Refusal, Interrupted):  # then the letter has no body, and says so
+        with suppress(Refusal, Interrupted):  # then the letter has no body, and says so
+            if (body := _announced(letter)) is not None:
                 letter = replace(letter, body=await self._bodies.together(body))
         return letter
 
@@ -115,7 +114,7 @@ class Letters:
 
 
 def _announced(letter: DeadLetter) -> Announced | None:
-    """The letter's body, where it came in parts. Raises Refusal only for letters that are not runnerd's own."""
+    """The letter's body, where it came in parts. Raises Refusal for a letter that is not runnerd's own."""
     return announced(letter.tenant, letter.job_id, b"", folded(letter.headers), _LARGEST_BYTES)
 
 

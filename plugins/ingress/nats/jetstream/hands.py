@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 
 from nats.aio.msg import Msg
 
@@ -24,7 +23,7 @@ class Held:
         self.msg = msg
         self.origin = origin
         self.ack = msg.reply
-        self.came = time.monotonic()
+        self.came = asyncio.get_running_loop().time()
 
 
 class Hands:
