@@ -63,20 +63,25 @@ def main(options: Options, slot: int, ground: Ground, ruleset: landlock.Ruleset 
             os.dup2(ruleset.fd, RULESET, inheritable=False)
             ruleset = ruleset._replace(fd=RULESET)
         linux.close_range(CONTROL + 1 if ruleset is None else RULESET + 1)
+        lower_priority(options)
+        pages.copy(ground.pages)  # the filter does not let a job ask for all of them at once
         lock_down(options, slot, ground.filter, ruleset)
         preload.after_fork()
         os.chdir(options.workspace(slot))
-        pages.copy(ground.pages)
         code = serve(options, slot, socket.socket(fileno=CONTROL))
     finally:
         os._exit(code)
 
 
+def lower_priority(options: Options) -> None:
+    """From that of PID 1 to that of jobs."""
+    if options.level == STRONG:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 def lock_down(options: Options, slot: int, job_filter: seccomp.Filter, ruleset: landlock.Ruleset | None) -> None:
     """Give up everything that a job must not have, for good."""
     os.setsid()
-    if options.level == STRONG:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
     if options.namespaced:
         _write("/proc/self/oom_score_adj", str(OOM_SCORE))
     uid = options.uid_base + slot

@@ -88,5 +88,7 @@ def _runs(addresses: Iterator[int]) -> Iterator[tuple[int, int]]:
 
 def copy(pages: Pages[int]) -> None:
     """Copy them, as far as they can be: what can't be is copied when it is written to."""
+    if linux.madvise_all(pages, _POPULATE_WRITE) == sum(pages[1::2]):
+        return
     for i in range(0, len(pages), 2):
         linux.madvise(pages[i], pages[i + 1], _POPULATE_WRITE)

@@ -56,15 +56,37 @@ def test_finds_what_a_child_wrote_to(memory: mmap.mmap) -> None:
     assert within(pages.ranges(pagemap.gained()), address_of(memory)) == [(2, 2), (6, 1)]
 
 
-def test_copies_pages_ahead(memory: mmap.mmap) -> None:
+@pytest.mark.parametrize("nothing_at", [0, 2, 4])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_copies_pages_ahead(memory: mmap.mmap, monkeypatch: pytest.MonkeyPatch, at_once: bool, nothing_at: int) -> None:
+    if not at_once:  # as by a kernel that does not know how
+        monkeypatch.setattr(pages.linux, "madvise_all", lambda *_: 0)
+    start = address_of(memory)
+    wanted = [start + SIZE, 2 * SIZE, start + 5 * SIZE, SIZE]
+    wanted[nothing_at:nothing_at] = [0, SIZE]  # nothing is there: not copied, no error
+    pagemap = pages.PageMap()
+
+    def act() -> None:
+        pagemap.before()
+        pages.copy(pages.array.array("Q", wanted))
+        pagemap.after()
+
+    forked(act)
+    assert within(pages.ranges(pagemap.gained()), start) == [(1, 2), (5, 1)]
+    assert memory[:] == b"x" * len(memory)
+
+
+def test_more_ranges_than_one_call_takes() -> None:
+    count = pages.linux.IOV_MAX + 10
+    memory = mmap.mmap(-1, 2 * count * SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = b"x" * len(memory)
     start = address_of(memory)
     pagemap = pages.PageMap()
 
     def act() -> None:
         pagemap.before()
-        pages.copy(pages.array.array("Q", [start + SIZE, 2 * SIZE, 0, SIZE]))  # there is nothing at 0: not copied, no error
+        pages.copy(pages.array.array("Q", [number for i in range(count) for number in (start + 2 * i * SIZE, SIZE)]))
         pagemap.after()
 
     forked(act)
-    assert within(pages.ranges(pagemap.gained()), start) == [(1, 2)]
-    assert memory[:] == b"x" * len(memory)
+    assert len([address for address in pagemap.gained() if start <= address < start + len(memory)]) == count
