@@ -143,3 +143,12 @@ async def test_what_is_wrong_is_said(py: Language, changes: dict[str, object], r
     with pytest.raises(SandboxError, match=reason):
         async with open_here(msgspec.structs.replace(LOCAL, level=GVISOR, **changes), 1, [py]):
             pass
+
+
+@pytest.mark.usefixtures("gvisor")
+async def test_a_runsc_that_says_a_lot_does_not_block(py: Language, tmp_path: Path) -> None:
+    chatty = tmp_path / "chatty"
+    chatty.write_text('#!/bin/sh\nhead -c 400000 /dev/zero | tr "\\0" x >&2\nexec runsc "$@"\n')
+    chatty.chmod(0o755)
+    async with open_here(msgspec.structs.replace(LOCAL, level=GVISOR, runsc=str(chatty)), 1, [py]) as executor:
+        assert (await run(executor, py, "print('hi')")).stdout == "hi\n"  # type: ignore[arg-type]

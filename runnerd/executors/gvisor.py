@@ -20,6 +20,7 @@ from ..agent.frames import Header
 from ..agent.options import POD, Options
 from ..errors import SandboxError, SandboxLost
 from ..job import Event, Job, Limits, Result
+from ..nursery import open_nursery
 from ..spec import Language, Workspace
 from ..stdin import Stdin
 from ..tools import Tools
@@ -121,14 +122,14 @@ class GvisorExecutor:
     @asynccontextmanager
     async def sandbox(self, language: Language) -> AsyncGenerator["GvisorSandbox"]:  # noqa: ARG002 - any of them runs any language
         """A container whose agent has its interpreter ready. Raises SandboxError."""
-        async with self._places, self._container() as (wire, group, process):
+        async with self._places, self._container() as (wire, group, words):
             try:
                 async with asyncio.timeout(START_S):
                     ready, _ = await wire.receive()
             except TimeoutError:
                 raise SandboxError(f"no agent in runsc was ready within {START_S:g} s") from None
             except SandboxLost:
-                raise SandboxError(f"runsc made no sandbox: {await _last_words(process)}") from None
+                raise SandboxError(f"runsc made no sandbox: {await words.last()}") from None
             ready.update(self._limits(ready))
             self.description = self.description or ready
             yield GvisorSandbox(wire, ready, self._settings.cpu_cores, group)
@@ -140,7 +141,7 @@ class GvisorExecutor:
         return {"level": GVISOR, "enforced": enforced, "missing": [name for name in ready["missing"] if name not in enforced]}
 
     @asynccontextmanager
-    async def _container(self) -> AsyncIterator[tuple[SharelessWire, cgroup.Group | None, asyncio.subprocess.Process]]:
+    async def _container(self) -> AsyncIterator[tuple[SharelessWire, cgroup.Group | None, "Words"]]:
         name = f"sandbox-{next(self._numbers)}"
         place = self._directory / name
         try:
@@ -152,11 +153,15 @@ class GvisorExecutor:
             with theirs:
                 process = await self._launch(name, place, theirs, group)
             _, wire = await asyncio.get_running_loop().create_unix_connection(SharelessWire, sock=ours)
-            try:
-                yield wire, group, process
-            finally:
-                wire.close()
-                await _end(process)
+            async with open_nursery() as tasks:
+                words = Words(process.stderr)
+                heard = tasks.create_task(words.hear())
+                try:
+                    yield wire, group, words
+                finally:
+                    wire.close()
+                    await _end(process)
+                    heard.cancel()
         finally:
             ours.close()
             if group is not None:
@@ -208,14 +213,27 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-async def _last_words(process: asyncio.subprocess.Process) -> str:
-    """What was said on standard error, in one line."""
-    assert process.stderr is not None
-    said = b""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(END_S):
-            said = await process.stderr.read(LAST_WORDS)
-    return " ".join(said.decode(errors="replace").split()) or "it says nothing"
+class Words:
+    """What runsc says on standard error: read to its end, lest it blocks, and the first of it kept."""
+
+    def __init__(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        self._stream = stream
+        self._kept = b""
+        self._over = asyncio.Event()
+
+    async def hear(self) -> None:
+        """Read until there is no more."""
+        while said := await self._stream.read(1 << 16):
+            self._kept += said[: LAST_WORDS - len(self._kept)]
+        self._over.set()
+
+    async def last(self) -> str:
+        """All of it in one line, once runsc has ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await self._over.wait()
+        return " ".join(self._kept.decode(errors="replace").split()) or "it says nothing"
 
 
 class GvisorSandbox(AgentSandbox):
