@@ -11,6 +11,8 @@ from .frames import FrameError, Header, Unpacker
 from .loop import Channel, Loop
 
 PIPE_READ = 1 << 16
+HEADER_MAX = 1 << 18
+"""Bytes of a child's header: a hundred names of variables and of classes are the most that is in one."""
 
 
 class EndsListener(Protocol):
@@ -38,7 +40,7 @@ class Ends:
         err_read, self._err = os.pipe()
         self._loop = loop
         self._listener = listener
-        self._unpacker = Unpacker()
+        self._unpacker = Unpacker(HEADER_MAX)
         self._paused = False
         self._channel: Channel | None = Channel(loop, ours, self._data, self._hung_up, lambda: listener.has_room(self))
         self._pipes = {"stdout": out_read, "stderr": err_read}
@@ -86,6 +88,12 @@ class Ends:
         for fd in self._pipes.values():
             self._loop.modify(fd, 0 if paused else 1)
 
+    def deafen(self) -> None:
+        """Listen no more to the child, which says what it should not: its process tells how it ends, and what it writes is read."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
     def drain(self) -> None:
         """Read what is in the pipes now."""
         for stream in list(self._pipes):
@@ -100,9 +108,7 @@ class Ends:
 
     def close(self) -> None:
         """Close all of them."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        self.deafen()
         for stream in list(self._pipes):
             self._close_pipe(stream)
 
@@ -110,9 +116,7 @@ class Ends:
         try:
             frames = self._unpacker.feed(data)
         except FrameError:
-            if self._channel is not None:
-                self._channel.close()  # garbage of the job's: listen no more, its process tells how it ends
-                self._channel = None
+            self.deafen()
             return
         for header, body in frames:
             self._listener.said(self, header, body)

@@ -48,13 +48,17 @@ CHUNK = 64 << 10
 """Bytes of one body that we send."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # made once: json.dumps makes one with each call
+_decode = json.JSONDecoder().raw_decode
+
+
 class FrameError(Exception):
     """The peer sent something that is no frame."""
 
 
 def begin(header: Header, size: int) -> bytes:
     """A frame up to its body of so many bytes."""
-    head = json.dumps(header, separators=(",", ":")).encode()
+    head = _encode(header).encode()
     return HEAD.pack(len(head), size) + head
 
 
@@ -64,9 +68,10 @@ def pack(header: Header, body: bytes | memoryview = b"") -> bytes:
 
 
 class Unpacker:
-    """Cuts a stream into frames: feed bytes, iterate over (header, body)."""
+    """Cuts a stream into frames: feed bytes, iterate over (header, body). Longer headers than `most` are an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = HEADER_MAX) -> None:
+        self._most = most
         self._buffer = bytearray()
         self._wanted = HEAD.size
         """Bytes before which nothing is complete."""
@@ -89,19 +94,24 @@ class Unpacker:
         start, self._wanted = 0, HEAD.size
         while len(buffer) - start >= HEAD.size:
             header_len, body_len = HEAD.unpack_from(buffer, start)
-            if header_len > HEADER_MAX or body_len > BODY_MAX:
+            if header_len > self._most or body_len > BODY_MAX:
                 raise FrameError(f"a frame of {header_len} + {body_len} bytes is too long")
             body_start = start + HEAD.size + header_len
             end = body_start + body_len
             if len(buffer) < end:
                 self._wanted = end - start
                 break
-            try:
-                header = json.loads(bytes(buffer[start + HEAD.size : body_start]))
-            except ValueError as error:
-                raise FrameError(f"a header is not JSON: {error}") from None
-            if not isinstance(header, dict):
-                raise FrameError("a header is not an object")
-            frames.append((header, bytes(buffer[body_start:end])))
+            frames.append((_header(buffer[start + HEAD.size : body_start]), bytes(buffer[body_start:end])))
             start = end
         return frames, start
+
+
+def _header(data: memoryview) -> Header:
+    try:
+        text = str(data, "utf-8")
+        header, end = _decode(text)
+    except (ValueError, RecursionError) as error:  # a program may have written it, as deep as it likes
+        raise FrameError(f"a header is not JSON: {error}") from None
+    if not isinstance(header, dict) or end != len(text):
+        raise FrameError("a header is not one object")
+    return header

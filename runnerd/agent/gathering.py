@@ -10,6 +10,8 @@ from .loop import Loop, Timer
 from .slot import Slot
 
 ENTRIES = 100_000
+GATHERED = 1 << 62
+"""Frames of a child that collects: as many as the files have pieces."""
 SKIPPED = 100
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from .clock import Clock
 from .frames import Header, begin, pack
-from .gathering import Gathering, GatheringListener
+from .gathering import GATHERED, Gathering, GatheringListener
 from .keeping import Keeping, KeepingListener
 from .loop import Loop, Timer
 from .options import Options
@@ -372,7 +372,7 @@ class Run(Tenant):
     def _gather(self) -> None:
         """Nothing of the job runs any more: another child collects what it left."""
         self._gathering = Gathering(self._loop, self._slot, self._listener, self._options.collect_s, self._gather_too_slow)
-        self._slot.fork(renew=False)
+        self._slot.fork(renew=False, said=GATHERED)
 
     def _gather_too_slow(self) -> None:
         if self._gathering is not None:

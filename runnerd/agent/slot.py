@@ -28,6 +28,9 @@ BACKSTOP_S, OWN_KERNEL_BACKSTOP_S = 1.0, 10.0
 SLEEP_S = 5.0
 """And one that has not stopped its child, which ends no job and so may take longer."""
 
+SAID = 16
+"""Frames that a child may send: none has more to say before its program ends, and one that goes on would keep the agent from others."""
+
 
 class Tenant:
     """What a slot tells whoever uses it, and who ignores what does not concern it."""
@@ -90,6 +93,8 @@ class Slot:
         self._child_pidfd = -1
         self._destroying = False
         self._alive = False  # the child
+        self._may_say = 0
+        """Frames that the child may send still."""
         self._backstop_s = backstop_s
         self._backstop: Timer | None = None
         self._cpu_before = 0
@@ -107,9 +112,9 @@ class Slot:
         self.tenant = ""
         self.fork(renew=False)
 
-    def fork(self, renew: bool) -> None:
-        """Have the next child forked: with everything renewed for another job, or in what the last one left."""
-        self.ready, self._alive = False, True
+    def fork(self, renew: bool, said: int = SAID) -> None:
+        """Have the next child forked: with everything renewed for another job, or in what the last one left; `said`: see SAID."""
+        self.ready, self._alive, self._may_say = False, True, said
         self._drop_child()
         if renew:
             self._drop_sleeper()
@@ -185,7 +190,7 @@ class Slot:
         self._drop_child()
         self._child = sleeper
         sleeper.pause(False)
-        self.ready, self._alive = False, True
+        self.ready, self._alive, self._may_say = False, True, SAID
         self._tell(b"W")
         return True
 
@@ -284,7 +289,10 @@ class Slot:
         """A frame of a child: of one that is stopped, or was dropped amid its frames, nobody wants it."""
         if ends is not self._child:
             return
-        if header.get("type") == "ready":
+        self._may_say -= 1
+        if self._may_say < 0:
+            ends.deafen()
+        elif header.get("type") == "ready":
             self._child_ready()
         elif self.user is not None:
             self.user.child_said(header, body)

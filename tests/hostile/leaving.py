@@ -65,6 +65,24 @@ LEAVING = (
         limits={"wall_s": 2.0},
     ),
     Attack(
+        "a frame deeper than a parser goes, on every descriptor",
+        "T-33",
+        HEAD
+        + "deep = b'{\"a\":' + b'[' * 100_000\n"
+        + "for fd in range(3, 64): send(fd, frame(deep))\ntime.sleep(0.3)\nprint('done')\n",
+        ended("ok", "failed"),
+    ),
+    Attack(
+        "frames without end on every descriptor",
+        "T-33",
+        HEAD
+        + "some = frame({'type': 'began'}) * 1000\n"
+        + "for fd in range(3, 64): os.set_blocking(fd, False) if os.path.exists(f'/proc/self/fd/{fd}') else 0\n"
+        + "until = time.monotonic() + 1\n"
+        + "while time.monotonic() < until:\n    for fd in range(3, 64): send(fd, some)\nprint('done')\n",
+        ended("ok", "failed"),
+    ),
+    Attack(
         "the end of the job, forged",
         "T-33",
         HEAD + "for fd in range(3, 64): send(fd, frame({'type': 'done', 'code': 0}))\ntime.sleep(600)\n",
