@@ -12,12 +12,16 @@ import structlog
 from .errors import Interrupted, NotBegun, OverLimit, Rejected, SandboxError, SandboxLost, Saturated, StoreError
 from .inhand import CANCELLED, InHand
 from .job import Event, Job, Limits, Result, SandboxInfo, Started
+from .limits import lasting
 from .policy import Stay
 from .pool import Lease, Pool
 from .record import Elsewhere, Entry, Records
 from .slots import Slots
 from .spec import Executor
 from .workspace import PYTHON, Place, Visit, Workspaces
+
+AGAIN_S = 0.1
+"""Between two starts of a job: what took its sandbox may have taken others that still count as warm, and is seen at once."""
 
 log = structlog.get_logger("runnerd.scheduler")
 
@@ -120,10 +124,12 @@ class Carrier:
     async def _started(self, in_hand: InHand, limits: Limits) -> Result:
         """What the job's starts come to. Raises Elsewhere, Interrupted and Saturated."""
         job = in_hand.job
-        tries, retry = in_hand.starts, job.again
+        tries, before, retry = in_hand.starts, in_hand.starts, job.again
         reason = "the daemon went away while it ran"
         own: Result | None = None  # what a start came to that another was to follow
         while tries < self._starts and (retry or not in_hand.starts):
+            if tries > before:
+                await asyncio.sleep(AGAIN_S)
             tries += 1
             try:
                 result = await self._start(in_hand, limits)
@@ -268,7 +274,7 @@ class Carrier:
         if reuse != "session" or in_hand.visit is None:
             return None
         fits = job.state and not job.interactive
-        return Stay((job.tenant, in_hand.visit.session), _marked(in_hand.visit.mark, limits) if fits else "")
+        return Stay((job.tenant, in_hand.visit.session), f"{in_hand.visit.mark} {lasting(limits)}" if fits else "")
 
     def _next_stay(self, in_hand: InHand, leased: Lease, limits: Limits, result: Result) -> Stay | None:
         """What the sandbox is to be kept for after a job; None where it is to end."""
@@ -279,7 +285,7 @@ class Carrier:
             return stay
         if result.status != "ok" or not stay.mark or in_hand.visit is None:
             return None
-        return Stay(stay.key, _marked(in_hand.visit.mark_after(result), limits))
+        return Stay(stay.key, f"{in_hand.visit.mark_after(result)} {lasting(limits)}")
 
     async def _run_kept(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         """Run the job; in another sandbox, where it has not begun in one that was kept."""
@@ -392,8 +398,3 @@ class Carrier:
             return None, Interrupted("the daemon stopped, and another one has the job")
         except Rejected as error:
             return in_hand.closing("rejected", str(error)), None
-
-
-def _marked(mark: str, limits: Limits) -> str:
-    """How things were left, and the limits that a sandbox can't change once it has served a job."""
-    return f"{mark} {limits.memory_bytes} {limits.processes} {limits.open_files} {limits.file_bytes}"

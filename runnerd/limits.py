@@ -140,3 +140,8 @@ def _size(text: str | None) -> int:
 
 def _plain(number: float) -> str:
     return f"{number:.15g}" if isinstance(number, float) else str(number)
+
+
+def lasting(limits: Limits) -> str:
+    """The limits that a sandbox can't change once it has served a job, to be compared."""
+    return f"{limits.memory_bytes} {limits.processes} {limits.open_files} {limits.file_bytes}"

@@ -33,6 +33,8 @@ START_S = 30.0
 PROBE_S = 30.0
 PREFIX = "runnerd-"
 RESTART_S = 0.5
+DEATH_S = 0.5
+"""After so long with its sockets closed, an agent that has not ended lives, and has lost one sandbox only."""
 
 log = structlog.get_logger("runnerd.local")
 
@@ -148,6 +150,10 @@ class LocalExecutor:
         self._agent: Agent | None = None
         self._count = 0
         self._stopping = False
+        self._changed = asyncio.Event()
+        """Set when there is another agent than there was, or it was found that none can be started."""
+        self._problem = ""
+        """Why no agent starts."""
 
     @property
     def description(self) -> dict[str, Any]:
@@ -273,10 +279,17 @@ class LocalExecutor:
             while True:
                 try:
                     self._agent = await self._spawn(self.level)
+                    self._tell("")
                     break
                 except SandboxError as error:
                     log.warning("agent does not start", reason=str(error))
+                    self._tell(str(error))
                     await asyncio.sleep(RESTART_S)  # bounds how often we try
+
+    def _tell(self, problem: str) -> None:
+        self._problem = problem
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def stop(self) -> None:
         """End the agent, and with it all of its sandboxes."""
@@ -296,19 +309,39 @@ class LocalExecutor:
 
     @asynccontextmanager
     async def sandbox(self, language: Language) -> AsyncGenerator[AgentSandbox]:  # noqa: ARG002 - any cell runs any language
-        """A cell with its standby child ready, however long that takes. Raises SandboxError."""
-        agent = self._agent
-        if agent is None:
-            raise SandboxError("the agent is not running")
+        """A cell with its standby child ready, however long that takes: also until another agent runs. Raises SandboxError."""
+        loop = asyncio.get_running_loop()
+        while True:
+            agent = self._agent
+            if agent is None:
+                raise SandboxError("the agent is not running")
+            try:
+                _, wire = await loop.create_unix_connection(Wire, str(agent.socket))
+            except OSError as error:
+                await self._replaced(agent, f"the agent can't be reached: {error.strerror}")
+                continue
+            try:
+                try:
+                    ready, _ = await wire.receive()
+                except SandboxLost as lost:
+                    await self._replaced(agent, str(lost))
+                    continue
+                yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
+                return
+            finally:
+                wire.close()
+
+    async def _replaced(self, agent: Agent, reason: str) -> None:
+        """Wait until there is another agent. Raises SandboxError with the reason where this one lives, or why none starts."""
         try:
-            _, wire = await asyncio.get_running_loop().create_unix_connection(Wire, str(agent.socket))
-        except OSError as error:
-            raise SandboxError(f"the agent can't be reached: {error.strerror}") from None
-        try:
-            ready, _ = await wire.receive()
-            yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
-        finally:
-            wire.close()
+            async with asyncio.timeout(DEATH_S):
+                await agent.process.wait()
+        except TimeoutError:
+            raise SandboxError(reason) from None
+        while self._agent is agent:
+            if self._problem:
+                raise SandboxError(f"no agent starts: {self._problem}")
+            await self._changed.wait()
 
 
 async def run_probe(executor: Executor, program: str) -> str:

@@ -67,9 +67,7 @@ LEAVING = (
     Attack(
         "a frame deeper than a parser goes, on every descriptor",
         "T-33",
-        HEAD
-        + "deep = b'{\"a\":' + b'[' * 100_000\n"
-        + "for fd in range(3, 64): send(fd, frame(deep))\ntime.sleep(0.3)\nprint('done')\n",
+        HEAD + "deep = b'{\"a\":' + b'[' * 100_000\n" + "for fd in range(3, 64): send(fd, frame(deep))\ntime.sleep(0.3)\nprint('done')\n",
         ended("ok", "failed"),
     ),
     Attack(
