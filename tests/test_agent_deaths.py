@@ -45,9 +45,7 @@ async def test_jobs_get_another_start_each(py: Language, jobs: int) -> None:
         await wait_until(lambda: scheduler.health()["pools"]["py"]["warm"] == SLOTS, "all are warm")
         running = [asyncio.create_task(result(scheduler, Job(id=new_id(), tenant="t", lang="py", code=CODE))) for _ in range(jobs)]
         await wait_until(lambda: scheduler.health()["running"] == jobs, "they run")
-        await wait_until(
-            lambda: scheduler.health()["pools"]["py"]["warm"] == SLOTS, "the pool is filled again, by this agent"
-        )
+        await wait_until(lambda: scheduler.health()["pools"]["py"]["warm"] == SLOTS, "the pool is filled again, by this agent")
         kill(executor)
         ends = await asyncio.gather(*running)
         assert [(end.status, end.stdout, end.starts) for end in ends] == [("ok", "begun\ndone\n", 2)] * jobs

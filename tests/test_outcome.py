@@ -2,7 +2,7 @@
 
 import pytest
 
-from runnerd import Job, Limits, Result, SandboxInfo
+from runnerd import Job, Limits, Result, SandboxInfo, SandboxLost
 from runnerd.executors.outcome import Outcome
 
 LIMITS = Limits(wall_s=2, cpu_s=1, memory_bytes=1000, processes=8, open_files=16, output_bytes=100, file_bytes=50, files=2)
@@ -55,3 +55,31 @@ def test_status(measured: dict[str, object], status: str, limit: str | None) -> 
     result = result_of(**measured)
     assert (result.status, result.limit) == (status, limit)
     assert bool(result.reason) == (status != "ok" and not (status == "failed" and result.signal is None))
+
+
+def test_a_file_that_breaks_off_is_none() -> None:
+    outcome = Outcome(Job(id="j", lang="py", code=""), LIMITS, INFO)
+    outcome.feed({"type": "file", "name": "a", "more": True}, b"12")
+    outcome.feed({"type": "file", "cut": True}, b"")
+    outcome.feed({"type": "file", "name": "b"}, b"34")
+    assert [(file.name, file.content) for file in outcome._files] == [("b", b"34")]
+
+
+OUTPUT = {"type": "output", "stage": "run", "stream": "stdout"}
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "most"),
+    [
+        (OUTPUT, bytes(20), 4 * 100 + 4 * 50),
+        ({"type": "file", "name": "a", "more": True}, bytes(20), 4 * 100 + 4 * 50),
+        ({"type": "file", "name": "a"}, b"", 20 * 3),
+        ({"type": "skipped", "name": "a", "reason": "r"}, b"", 20 * 1001),
+    ],
+)
+def test_an_agent_that_sends_more_than_a_job_may_have_is_lost(header: dict[str, object], body: bytes, most: int) -> None:
+    outcome = Outcome(Job(id="j", lang="py", code=""), LIMITS, INFO)
+    for _ in range(most // 20):
+        outcome.feed(header, body)
+    with pytest.raises(SandboxLost, match="more than the job may"):
+        outcome.feed(header, body)

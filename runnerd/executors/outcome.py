@@ -4,7 +4,9 @@ import signal
 from typing import Literal, cast
 
 from ..agent.frames import Header
+from ..errors import SandboxLost
 from ..job import Event, File, Job, Limits, Output, Result, SandboxInfo, Skipped, Stage, Started, Status, Usage, text_of
+from .request import COLLECT_FACTOR
 
 StageName = Literal["compile", "run"]
 StreamName = Literal["stdout", "stderr"]
@@ -18,10 +20,15 @@ CAUSES: dict[str, tuple[Status, str | None, str]] = {
     "start": ("dead", None, "{detail}"),
 }
 """What the agent ended a stage for: status, name of the limit, reason."""
+MOST_SKIPPED = 1000
+"""Names of files that are not returned; an agent sends fewer."""
 
 
 class Outcome:
-    """What is known of a job while it runs. Feed it the agent's frames; `result` is complete after `done`."""
+    """What is known of a job while it runs. Feed it the agent's frames; `result` is complete after `done`.
+
+    An agent may have a job beside it that took it over: what it sends is held to the job's limits here once more.
+    """
 
     def __init__(self, job: Job, limits: Limits, info: SandboxInfo) -> None:
         self._job = job
@@ -35,10 +42,16 @@ class Outcome:
         self._files: list[File] = []
         self._open: bytearray = bytearray()
         self._skipped: list[Skipped] = []
+        streams = 4  # two of each stage
+        self._room = streams * (limits.output_bytes or 0) + COLLECT_FACTOR * (limits.file_bytes or 0)
+        """Bytes that may still come."""
 
     def feed(self, header: Header, body: bytes) -> list[Event]:
-        """Take a frame; returns the events that it means for a listener."""
+        """Take a frame; returns the events that it means for a listener. Raises SandboxLost where it is more than the job may have."""
         kind = header["type"]
+        self._room -= len(body)
+        if self._room < 0 or len(self._files) > (self._limits.files or 0) or len(self._skipped) > MOST_SKIPPED:
+            raise SandboxLost("the agent sends more than the job may write and leave")
         if kind == "output":
             return self._take_output(header["stage"], header["stream"], body)
         if kind == "started":
@@ -48,7 +61,9 @@ class Outcome:
         if kind == "ended":
             self._stages[header["stage"]] = header
             return self._flush(header["stage"])
-        if kind == "file":
+        if kind == "file" and header.get("cut"):  # its end does not come
+            self._open = bytearray()
+        elif kind == "file":
             self._open += body
             if not header.get("more"):
                 self._files.append(File(name=header["name"], data=bytes(self._open)))
