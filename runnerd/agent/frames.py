@@ -49,6 +49,7 @@ CHUNK = 64 << 10
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # made once: json.dumps makes one with each call
+_encode_plain = json.JSONEncoder(ensure_ascii=False).encode
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -110,6 +111,8 @@ def _header(data: memoryview) -> Header:
     try:
         text = str(data, "utf-8")
         header, end = _decode(text)
+        if "\\ud" in text or "\\uD" in text:  # halves of characters: JSON can name them, and nothing that a result is written to can
+            _encode_plain(header).encode()
     except (ValueError, RecursionError) as error:  # a program may have written it, as deep as it likes
         raise FrameError(f"a header is not JSON: {error}") from None
     if not isinstance(header, dict) or end != len(text):
