@@ -124,11 +124,11 @@ class Carrier:
     async def _started(self, in_hand: InHand, limits: Limits) -> Result:
         """What the job's starts come to. Raises Elsewhere, Interrupted and Saturated."""
         job = in_hand.job
-        tries, before, retry = in_hand.starts, in_hand.starts, job.again
+        tries, retry, lost = in_hand.starts, job.again, False
         reason = "the daemon went away while it ran"
         own: Result | None = None  # what a start came to that another was to follow
         while tries < self._starts and (retry or not in_hand.starts):
-            if tries > before:
+            if lost:
                 await asyncio.sleep(AGAIN_S)
             tries += 1
             try:
@@ -138,7 +138,7 @@ class Carrier:
                     return self._expired(in_hand, "no sandbox was free in time")
                 break
             except SandboxError as error:
-                reason = str(error)
+                reason, lost = str(error), isinstance(error, SandboxLost)
                 log.warning("a start of a job failed", job=job.id, lang=job.lang, start=tries, reason=reason)
             else:
                 if tries >= self._starts or not self._unwanted(in_hand, result):
