@@ -88,6 +88,11 @@ class Ends:
         for fd in self._pipes.values():
             self._loop.modify(fd, 0 if paused else 1)
 
+    def hear_out(self) -> None:
+        """Hear all that the child had said, which has ended."""
+        if self._channel is not None:
+            self._channel.drain()
+
     def deafen(self) -> None:
         """Listen no more to the child, which says what it should not: its process tells how it ends, and what it writes is read."""
         if self._channel is not None:

@@ -39,6 +39,7 @@ class Gathering:
         """Whether not all could be read."""
         self._amid = False
         """Whether pieces of a file are still to come."""
+        self._complete = False
 
     def start(self, wanted: Header) -> None:
         """Ask the child for it."""
@@ -52,13 +53,16 @@ class Gathering:
             self._listener.emit(header, body)
         elif kind == "skipped":
             self._listener.emit(header)
-        return kind == "collected"
+        self._complete = kind == "collected"
+        return self._complete
 
     def end(self, failed: bool = False) -> None:
         """There is no more to come."""
         if self._deadline is not None:
             self._deadline.cancel()
-        if not failed:
+        if failed:
+            self._slot.hear_out()  # the child's end may be told before we have read its last words
+        if not failed or self._complete:
             return
         self.failed = True
         if self._amid:

@@ -246,11 +246,17 @@ class Channel(Outbox):
         if events & ~WRITE and not self.closed:
             self._read()
 
-    def _read(self) -> None:
+    def drain(self) -> None:
+        """Read all that is there, also while paused: of a peer that is gone, to its end."""
+        while not self.closed and self._read():
+            pass
+
+    def _read(self) -> bool:
+        """Read once; returns whether there may be more."""
         try:
             data = self._received()
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if data:
@@ -258,6 +264,7 @@ class Channel(Outbox):
         else:
             self.close()
             self._on_close()
+        return bool(data)
 
     def _received(self) -> bytes:
         if not self._most_fds:

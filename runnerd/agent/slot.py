@@ -214,6 +214,11 @@ class Slot:
         if self._child is not None:
             self._child.catch_up()
 
+    def hear_out(self) -> None:
+        """Hear all that the child had said before it ended."""
+        if self._child is not None:
+            self._child.hear_out()
+
     def drain_output(self) -> None:
         """Read what is in the pipes now."""
         if self._child is not None:
