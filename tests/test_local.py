@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from conftest import ExecutorAt
-from runnerd import Job, Language, Limits, Result, SandboxError, Started
+from runnerd import Job, Language, Limits, Result, SandboxError
 from runnerd.executors.local import LocalExecutor, LocalSettings, open_local
 
 LIMITS = Limits(
@@ -122,17 +120,3 @@ async def test_what_the_result_says_of_its_sandbox(executor_at: ExecutorAt, py: 
         assert result.sandbox is not None
         assert result.sandbox.level == level
         assert memory in result.sandbox.enforced
-
-
-async def test_files_are_all_there_though_the_executor_reads_late(languages: dict[str, Language], py: Language) -> None:
-    """The child that collected them has ended while its last words still wait to be read."""
-    limits = msgspec.structs.replace(LIMITS, file_bytes=8 << 20, files=4, output_bytes=1000)
-    async with open_local(LocalSettings(), 1, languages.values()) as executor:
-        for size in range(1_000_000, 2_000_000, 60_000):
-            job = Job(id="j", tenant="t", lang="py", stream=True, code=f"open('big', 'wb').write(bytes({size}))")
-            async with executor.sandbox(py) as sandbox:
-                async for event in sandbox.run(job, py, limits):
-                    if isinstance(event, Started):
-                        time.sleep(0.3)  # nothing is read meanwhile
-            assert isinstance(event, Result)
-            assert ([len(file.content) for file in event.files], event.skipped) == ([size], ())
