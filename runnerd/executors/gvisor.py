@@ -203,7 +203,8 @@ class GvisorExecutor:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Wait until runsc has ended by itself, as it does when its agent has; or kill it with all that is in there."""
     try:
-        await asyncio.wait_for(process.wait(), END_S)
+        async with asyncio.timeout(END_S):
+            await process.wait()
     except TimeoutError:
         pass
     finally:

@@ -257,7 +257,8 @@ class LocalExecutor:
     async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
         assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
         except TimeoutError:
             raise SandboxError(f"the agent did not start within {START_S:g} s") from None
         word, _, rest = line.decode(errors="replace").strip().partition(" ")
@@ -301,7 +302,8 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError):
             agent.process.terminate()
         try:
-            await asyncio.wait_for(agent.process.wait(), 5)
+            async with asyncio.timeout(5):  # not wait_for: before Python 3.12 it swallows a cancellation that comes with the end
+                await agent.process.wait()
         except TimeoutError:
             agent.process.kill()
             await agent.process.wait()
