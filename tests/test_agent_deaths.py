@@ -19,7 +19,7 @@ from scheduling import result
 from stores import store
 
 SLOTS = 3
-CODE = "import time\nprint('begun', flush=True)\ntime.sleep(0.5)\nprint('done')"
+CODE = "import time\nprint('begun', flush=True)\ntime.sleep(2)\nprint('done')"
 
 
 @asynccontextmanager

@@ -11,7 +11,9 @@ from .frames import FrameError, Header, Unpacker
 from .loop import Channel, Loop
 
 PIPE_READ = 1 << 16
-HEADER_MAX = 1 << 18
+SAID = 16
+"""Frames that a child may send: none has more to say before its program ends, and one that goes on would keep the agent from others."""
+SAID_BYTES = 1 << 18
 """Bytes of a child's header: a hundred names of variables and of classes are the most that is in one."""
 
 
@@ -40,7 +42,7 @@ class Ends:
         err_read, self._err = os.pipe()
         self._loop = loop
         self._listener = listener
-        self._unpacker = Unpacker(HEADER_MAX)
+        self._unpacker = Unpacker(SAID_BYTES)
         self._paused = False
         self._channel: Channel | None = Channel(loop, ours, self._data, self._hung_up, lambda: listener.has_room(self))
         self._pipes = {"stdout": out_read, "stderr": err_read}
@@ -94,7 +96,7 @@ class Ends:
             self._channel.drain()
 
     def deafen(self) -> None:
-        """Listen no more to the child, which says what it should not: its process tells how it ends, and what it writes is read."""
+        """Listen no more to the child: its process tells how it ends, and what it writes is read."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None

@@ -53,8 +53,8 @@ class Gathering:
             self._listener.emit(header, body)
         elif kind == "skipped":
             self._listener.emit(header)
-        self._complete = kind == "collected"
-        return self._complete
+        self._complete = self._complete or kind == "collected"
+        return kind == "collected"
 
     def end(self, failed: bool = False) -> None:
         """There is no more to come."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from . import linux
 from .cgroup import Group
-from .ends import Ends
+from .ends import SAID, Ends
 from .frames import Header
 from .loop import Loop, Timer
 from .orders import ENDED, KILLED, WATCHED
@@ -27,9 +27,6 @@ BACKSTOP_S, OWN_KERNEL_BACKSTOP_S = 1.0, 10.0
 """A cell that has not ended its processes so long after it was told to is killed as a whole. A kernel in user space takes longer."""
 SLEEP_S = 5.0
 """And one that has not stopped its child, which ends no job and so may take longer."""
-
-SAID = 16
-"""Frames that a child may send: none has more to say before its program ends, and one that goes on would keep the agent from others."""
 
 
 class Tenant:
@@ -296,7 +293,10 @@ class Slot:
             return
         self._may_say -= 1
         if self._may_say < 0:
-            ends.deafen()
+            if (
+                self._backstop is None
+            ):  # else all is being killed: many who say their end, as a fork bomb's, wait for that, and are not to go on
+                ends.deafen()
         elif header.get("type") == "ready":
             self._child_ready()
         elif self.user is not None:
