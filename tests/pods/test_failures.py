@@ -13,7 +13,7 @@ from runnerd import Result, SandboxError
 from runnerd.executors.pods.cluster import LEASES, NETWORK_POLICIES, PODS, Cluster, Resource
 from runnerd.executors.pods.executor import open_pods
 from runnerd.executors.pods.settings import PodSettings
-from scheduled_pods import first_output, job, jobs_in, result, standing
+from scheduled_pods import first_output, job, jobs_in, names, result, standing
 
 pytestmark = pytest.mark.pods
 PY = bundled_languages()["py"]
@@ -54,10 +54,10 @@ async def test_a_warm_pod_that_is_killed_is_replaced(config: str, cluster: Clust
 
 async def test_a_job_that_takes_a_while_is_seen_in_the_cluster(config: str, cluster: Cluster) -> None:
     async with jobs_in(config, cluster, label_after_s=0.5) as (scheduler, executor):
-        await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1)
+        before = standing(await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1))
         calls = executor.cluster.calls
         assert (await result(scheduler, job("print('hi')"))).stdout == "hi\n"
-        await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1)
+        await until(cluster, PODS, "runnerd.dev/state=pool", lambda pods: len(standing(pods)) == 1 and not names(pods) & before)
         assert executor.cluster.calls - calls == 2  # its successor's creation and its own end: no label
         long = job(SLEEP, stream=True)
         events = scheduler.submit(long)
