@@ -68,6 +68,7 @@ def start(options: Options, slot: int, control: socket.socket, groups: list[int]
         linux.drop_bounding_set()
     linux.set_no_new_privs()
     linux.set_dumpable(False)
+    child.set_environment(options, slot, options.warm_env)
     if options.level == POD:
         # All processes have one user id: what was there before the job is out of its reach by number.
         ground = ground._replace(filter=seccomp.Filter(seccomp.build(allow_sockets=None, allow_ipc=not options.nested, beyond=os.getpid())))

@@ -140,6 +140,8 @@ class Requests:
         self._unpacker = Unpacker()
         self._frames: list[tuple[Header, bytes]] = []
         self.fds: list[int] = []
+        self.program: bytes | None = None
+        """The warm program itself, where its file came in one piece."""
 
     def next(self) -> tuple[Header, bytes] | None:
         """The next frame; None where the agent hung up."""
@@ -240,10 +242,9 @@ def _become(
     lives_on = request.get("lives_on", False)
     if not lives_on:
         resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
-    env = _environment(options, slot, request["env"])
     if request["python"]:
-        os.environ.clear()
-        os.environ.update(env)
+        if request["env"] != options.warm_env:
+            set_environment(options, slot, request["env"])
         path = os.path.join(options.workspace(slot), request["file"])
         namespace = program.namespace(path, request["args"], request["stream"])
         state: Header = request.get("state", {})
@@ -252,7 +253,7 @@ def _become(
             began.say(namespace)
         if lives_on:
             return again.live(request, requests, slate, namespace, lambda asked: _environment(options, slot, asked))
-        code = program.run(path, namespace)
+        code = program.run(path, namespace, requests.program)
         ending.say_done(code, _only_one_file(request["file"], options.workspace(slot), free_inodes))
         if slate is not None and state["most"] and (code == 0 or state["on_error"]):
             variables.give(namespace if _getpid() == pid else None, state["most"], CONTROL, slate)
@@ -264,10 +265,16 @@ def _become(
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so across exec
     argv = request["argv"]
     try:
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell wanted
+        os.execvpe(argv[0], argv, _environment(options, slot, request["env"]))  # noqa: S606 - no shell wanted
     except (OSError, ValueError) as error:
         requests.control.sendall(pack({"type": "failed", "reason": f"could not start {argv[0]!r}: {error}"}))
     return 125
+
+
+def set_environment(options: Options, slot: int, asked: dict[str, str]) -> None:
+    """Give this interpreter the variables of a program that asks for these."""
+    os.environ.clear()
+    os.environ.update(_environment(options, slot, asked))
 
 
 def _environment(options: Options, slot: int, asked: dict[str, str]) -> dict[str, str]:

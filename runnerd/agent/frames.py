@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from typing import Any
 
 Header = dict[str, Any]
@@ -69,10 +70,14 @@ def pack(header: Header, body: bytes | memoryview = b"") -> bytes:
 
 
 class Unpacker:
-    """Cuts a stream into frames: feed bytes, iterate over (header, body). Longer headers than `most` are an error."""
+    """Cuts a stream into frames: feed bytes, iterate over (header, body). Longer headers than `most` are an error.
 
-    def __init__(self, most: int = HEADER_MAX) -> None:
+    `header`: how one is read; it raises FrameError.
+    """
+
+    def __init__(self, most: int = HEADER_MAX, header: Callable[[memoryview], Header] | None = None) -> None:
         self._most = most
+        self._header = header or _header
         self._buffer = bytearray()
         self._wanted = HEAD.size
         """Bytes before which nothing is complete."""
@@ -102,7 +107,7 @@ class Unpacker:
             if len(buffer) < end:
                 self._wanted = end - start
                 break
-            frames.append((_header(buffer[start + HEAD.size : body_start]), bytes(buffer[body_start:end])))
+            frames.append((self._header(buffer[start + HEAD.size : body_start]), bytes(buffer[body_start:end])))
             start = end
         return frames, start
 

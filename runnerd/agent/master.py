@@ -19,11 +19,10 @@ import sys
 from typing import Any, NoReturn
 
 from . import calling, cell, child, forks, linux, pages, preload, program, rehearsal, root, seccomp, snapshot
-from .options import NAMESPACED, POD, STRONG, USERNS, Options
+from .options import NAMESPACED, POD, STRONG, USERNS, USUAL_ENV, Options
 from .orders import CONTROL, MODULES
 
 MOST_FDS = 8
-BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 
 
 def main(options: Options) -> None:
@@ -53,7 +52,7 @@ def main(options: Options) -> None:
 
 def _prepare(options: Options) -> child.Ground:
     os.environ.clear()
-    os.environ.update(BASE_ENV)
+    os.environ.update(USUAL_ENV, HOME="/tmp", TMPDIR="/tmp")  # noqa: S108
     os.umask(0o022)
     linux.set_name("runnerd-master")
     linux.set_pdeathsig(signal.SIGKILL)

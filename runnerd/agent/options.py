@@ -14,6 +14,8 @@ POD = "pod"
 NAMESPACED = (STRONG, USERNS)
 """Levels with namespaces and a root file system of their own."""
 
+USUAL_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+"""What a job's environment has unless its language or itself says otherwise."""
 WORKSPACE = "/mnt/data"
 """The job's directory, where it has a root of its own."""
 
@@ -56,6 +58,8 @@ class Options(NamedTuple):
     """Whether the job's directories are a tmpfs of the pod's, and count as its memory."""
     env: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
     """Variables that every job gets, unless its language or itself says otherwise."""
+    warm_env: dict[str, str] = USUAL_ENV
+    """What a warm interpreter's job asks for that wants nothing of its own: it stands ready with that."""
     recycle_jobs: int = 10_000
     """Cells of one master may run so many jobs in all; then a new master takes over, with new addresses and a new hash secret."""
 

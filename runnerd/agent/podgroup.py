@@ -26,8 +26,9 @@ class PodGroup:
         """Nothing to move into: everything in the container is in its group already."""
         return []
 
-    def limit(self, memory_bytes: int | None, processes: int | None, cpu_cores: float | None) -> None:
-        """Nothing to set."""
+    def limit(self, memory_bytes: int | None, processes: int | None, cpu_cores: float | None) -> None:  # noqa: ARG002
+        """Nothing to set; counts from here on, since the agent, which counts too, has done much since the child was ready."""
+        self.reset()
 
     def hurry(self) -> None:
         """Nothing to lift."""

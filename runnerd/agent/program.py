@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import builtins
 import gc
@@ -35,10 +36,13 @@ _mains: list[types.ModuleType] = []
 """Keeps it alive, whatever the program does to `sys.modules`."""
 
 
-def run(path: str, variables: dict[str, Any]) -> int:
-    """Run the program at `path` in its namespace and return its exit code, threads joined and output flushed."""
+def run(path: str, variables: dict[str, Any], source: bytes | None = None) -> int:
+    """Run the program at `path` in its namespace and return its exit code, threads joined and output flushed.
+
+    `source` is what the file was just written with, where that is at hand.
+    """
     gc.enable()
-    code = _guarded(lambda: execute(path, variables))
+    code = _guarded(lambda: execute(path, variables, source))
     return _finish(code)
 
 
@@ -94,10 +98,11 @@ _hidden: list[types.ModuleType] = []
 """Keeps them alive: they are what runs."""
 
 
-def execute(path: str, namespace: dict[str, Any]) -> None:
+def execute(path: str, namespace: dict[str, Any], source: bytes | None = None) -> None:
     """Run the program at `path` in a namespace. Raises what it raises."""
-    with open(path, "rb") as file:
-        source = file.read()
+    if source is None:
+        with open(path, "rb") as file:
+            source = file.read()
     exec(compile(source, path, "exec", dont_inherit=True), namespace)  # noqa: S102 - the job's program
 
 
@@ -138,13 +143,16 @@ def _exit_code(leave: SystemExit) -> int:
 def _finish(code: int) -> int:
     """What the interpreter does at its end: join threads, run exit handlers, flush."""
     try:
-        shutdown = getattr(sys.modules.get("threading"), "_shutdown", None)
-        if shutdown is not None:
-            shutdown()
+        threading = sys.modules.get("threading")
+        if threading is not None and (_threads() or getattr(threading, "_threading_atexits", True)):
+            threading._shutdown()  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter never gets to its own end
     except BaseException as error:  # noqa: BLE001 - handlers are the program's
         _report(error)
     return _flushed(code)
+
+
+_threads = _thread._count  # noqa: SLF001 - of all threads but this one, also those that `threading` does not know
 
 
 def _flushed(code: int) -> int:

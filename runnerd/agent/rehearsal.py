@@ -14,7 +14,6 @@ from .ending import CONTROL
 from .frames import pack
 from .options import Options
 
-_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _NAME = "rehearsal.py"
 _SHORTEST = b'print("hi")\n'
 _LIKE_MANY = b'''"""A program like many."""
@@ -39,7 +38,6 @@ _REQUEST = {
     "argv": None,
     "file": _NAME,
     "args": ["one", "two"],
-    "env": _ENV,
     "stream": False,
     "stamp": 1_700_000_000_000_000_000,
     "files": 1,
@@ -55,7 +53,7 @@ def pages_of_a_job(options: Options) -> pages.Pages[int]:
 
 
 def _rehearsed(options: Options, program: bytes) -> pages.PageMap | None:
-    request = pack(_REQUEST) + pack({"name": _NAME}, program)
+    request = pack({**_REQUEST, "env": options.warm_env}) + pack({"name": _NAME}, program)
     pagemap = pages.PageMap()
     pid = forks.fork()
     if pid == 0:

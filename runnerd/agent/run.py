@@ -238,8 +238,6 @@ class Run(Tenant):
         self._begins = self._request.get("begins", False) and self._files_left > 0
         self._stage_over, self._cause, self._code = False, "", None
         self._written = {"stdout": 0, "stderr": 0}
-        if self._slot.group is not None:
-            self._slot.group.reset()
         request = {
             "type": "run",
             "python": stage.get("python", False),

@@ -293,9 +293,8 @@ class Slot:
             return
         self._may_say -= 1
         if self._may_say < 0:
-            if (
-                self._backstop is None
-            ):  # else all is being killed: many who say their end, as a fork bomb's, wait for that, and are not to go on
+            # While all is being killed, many who say their end, as a fork bomb's, wait for that, and are not to go on.
+            if self._backstop is None:
                 ends.deafen()
         elif header.get("type") == "ready":
             self._child_ready()
@@ -324,6 +323,7 @@ class Slot:
             return
         self.ready = True
         if self.group is not None:
+            self.group.reset()
             self._child_pidfd = self._only_child()
         if self.user is not None:
             self.user.child_ready()

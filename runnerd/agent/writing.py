@@ -42,6 +42,8 @@ def take_files(request: Header, requests: Requests) -> int:
                 header, body = frame
                 if fd < 0:
                     fd = _create(header["name"], used)
+                    if header["name"] == request["file"] and not header.get("more", False):
+                        requests.program = body
                 while body:
                     body = body[_write(fd, body) :]
                 more = header.get("more", False)

@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import cast
 
-from ..agent.frames import CHUNK, Header, pack
+from ..agent.frames import CHUNK, Header
 from ..agent.slate import Slate
 from ..errors import StoreError
 from ..nursery import open_nursery
 from ..spec import Content
+from .framing import pack
 from .wire import Wire
 
 AHEAD = 4

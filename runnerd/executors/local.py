@@ -16,12 +16,13 @@ from typing import Any, Literal
 import structlog
 from msgspec import Struct
 
-from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, Options
+from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, USUAL_ENV, Options
 from ..errors import SandboxError, SandboxLost
 from ..job import Job, Limits
 from ..nursery import open_nursery
 from ..spec import Executor, Language
 from . import archive, canaries
+from .request import environment
 from .sandbox import AgentSandbox
 from .wire import Wire
 
@@ -77,10 +78,9 @@ async def open_local(settings: LocalSettings, slots: int, languages: Iterable[La
     `slots` is how many sandboxes there may be at once, warm ones included.
     """
     python = find_python(settings.python)
-    paths = tuple(sorted({path for language in languages for path in language.paths}))
     with workplace() as directory:
         archive.write(directory / "agent.pyz")
-        executor = LocalExecutor(settings, slots, paths, python, directory)
+        executor = LocalExecutor(settings, slots, tuple(languages), python, directory)
         try:
             await executor.start()
             async with open_nursery() as tasks:
@@ -135,7 +135,7 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, settings: LocalSettings, slots: int, paths: tuple[str, ...], python: str, directory: Path) -> None:
+    def __init__(self, settings: LocalSettings, slots: int, languages: tuple[Language, ...], python: str, directory: Path) -> None:
         self.level = PROCESS
         self.python = python
         self.cpu_cores = settings.cpu_cores
@@ -145,7 +145,8 @@ class LocalExecutor:
         """Why stronger levels could not be had."""
         self._settings = settings
         self._slots = slots
-        self._paths = paths
+        self._paths = tuple(sorted({path for language in languages for path in language.paths}))
+        self._warm_env = next((environment(language) for language in languages if language.warmup == "python"), USUAL_ENV)
         self._directory = directory
         self._agent: Agent | None = None
         self._count = 0
@@ -212,6 +213,7 @@ class LocalExecutor:
             workspace_inodes=settings.workspace_files,
             tmp_bytes=settings.tmp_bytes,
             state_s=settings.state_s,
+            warm_env=self._warm_env,
             recycle_jobs=settings.recycle_jobs,
         )
         user = self.user(level)

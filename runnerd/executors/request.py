@@ -5,15 +5,16 @@ import time
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..agent.frames import CHUNK, Header, pack
+from ..agent.frames import CHUNK, Header
+from ..agent.options import USUAL_ENV
 from ..agent.pipes import ANSWERS, CALLS
 from ..agent.slate import Slate
 from ..job import Job, Limits, Reuse
 from ..spec import Content, Language, Workspace
 from ..tools import Tools
+from .framing import pack
 from .present import Present
 
-BASE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 TOOLS_ENV = {"RUNNERD_CALLS": str(CALLS), "RUNNERD_ANSWERS": str(ANSWERS)}
 """How a program that may call tools finds its descriptors."""
 COMPILE_FILE_BYTES = 512 << 20
@@ -37,6 +38,11 @@ def files(job: Job, language: Language) -> list[tuple[str, bytes]]:
 def stateful(language: Language, workspace: Workspace) -> bool:
     """Whether the program has variables of earlier ones, or is to leave its own: of warm interpreters only."""
     return language.warmup == "python" and (workspace.state is not None or workspace.state_bytes > 0)
+
+
+def environment(language: Language) -> dict[str, str]:
+    """What a job asks for that wants nothing of its own."""
+    return {**USUAL_ENV, **language.env}
 
 
 class Asked:
@@ -109,7 +115,7 @@ def build(
         "type": "run",
         "tenant": job.tenant,
         "stages": _stages(job, language, limits, brought[0], tmp),
-        "env": {**BASE_ENV, **language.env, **job.env},
+        "env": {**environment(language), **job.env},
         "limits": {"memory_bytes": limits.memory_bytes, "processes": limits.processes, "cpu_cores": cpu_cores},
         "files": len(brought),
         "stdin": bool(job.input) or job.interactive,

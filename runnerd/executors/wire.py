@@ -8,6 +8,7 @@ from typing import cast
 
 from ..agent.frames import FrameError, Header, Unpacker
 from ..errors import SandboxLost
+from . import framing
 
 PAUSE_FRAMES = 256
 """Frames that wait to be taken before the agent has to wait."""
@@ -19,7 +20,7 @@ class Wire(asyncio.Protocol):
     """One connection to an agent. Made by `loop.create_unix_connection(Wire, path)`."""
 
     def __init__(self) -> None:
-        self._unpacker = Unpacker()
+        self._unpacker = Unpacker(header=framing.header)
         self._frames: deque[tuple[Header, bytes]] = deque()
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -153,6 +154,29 @@ async def test_no_variable_of_the_daemon_is_in_the_environment(
     assert set((await printed(isolated, py, "import os\nprint(*os.environ)")).split()) == {*expected, *py.env}
     names = {line.partition("=")[0] for line in (await printed(isolated, languages["bash"], "env")).splitlines()}
     assert names <= {*expected, "PWD", "SHLVL", "_", "OLDPWD"}
+
+
+@pytest.mark.parametrize("own", [{}, {"GREETING": "hallo", "PATH": "/opt/mine"}])
+async def test_a_warm_program_and_what_it_starts_have_the_same_environment(
+    isolated: LocalExecutor, py: Language, own: dict[str, str]
+) -> None:
+    code = "import json, os, subprocess\nprint(json.dumps([dict(os.environ), subprocess.check_output(['/usr/bin/env'], text=True)]))"
+    ours, started = json.loads(await printed(isolated, py, code, env=own))
+    assert ours == dict(line.split("=", 1) for line in started.splitlines())
+    usual = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **py.env}
+    assert {name: value for name, value in ours.items() if name not in ("HOME", "TMPDIR")} == usual | own
+
+
+THREADS = {
+    "joined": "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()",
+    "of a pool that nobody shuts down": "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(print, 'late')",
+    "asked to end": "import threading\nthreading._register_atexit(print, 'late')",
+}
+
+
+@pytest.mark.parametrize("kind", THREADS)
+async def test_threads_have_their_end(isolated: LocalExecutor, py: Language, kind: str) -> None:
+    assert await printed(isolated, py, THREADS[kind]) == "late"
 
 
 async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: Language) -> None:

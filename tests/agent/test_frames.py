@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from runnerd.agent.frames import BODY_MAX, HEAD, FrameError, Header, Unpacker, begin, pack
+from runnerd.executors import framing
 
 HEADERS: list[Header] = [{}, {"type": "run", "args": ["a", "ü", "\x00", "😀"]}, {"n": [1, 2.5, None, True], "deep": {"a": {"b": []}}}]
+
+
+READERS = {"agent": None, "daemon": framing.header}
+"""How a header is read at either end."""
 
 
 def raw(head: bytes) -> bytes:
@@ -17,8 +23,10 @@ def raw(head: bytes) -> bytes:
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("body", [b"", b"\x00\xff" * 1000])
-def test_come_out_as_they_went_in(header: Header, body: bytes) -> None:
-    assert Unpacker().feed(pack(header, body)) == [(header, body)]
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("packed", [pack, framing.pack])
+def test_come_out_as_they_went_in(header: Header, body: bytes, reader: str, packed: Callable[[Header, bytes], bytes]) -> None:
+    assert Unpacker(header=READERS[reader]).feed(packed(header, body)) == [(header, body)]
     assert begin(header, len(body)) + body == pack(header, body)
 
 
@@ -48,6 +56,7 @@ NONE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", NONE)
-def test_what_is_none(kind: str) -> None:
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_none(kind: str, reader: str) -> None:
     with pytest.raises(FrameError):
-        Unpacker(1000 if kind == "a header that is too long" else 1 << 20).feed(NONE[kind])
+        Unpacker(1000 if kind == "a header that is too long" else 1 << 20, READERS[reader]).feed(NONE[kind])

@@ -7,8 +7,9 @@ import secrets
 import socket
 from typing import NamedTuple
 
-from ...agent.frames import Header, pack
+from ...agent.frames import Header
 from ...errors import SandboxError, SandboxLost
+from ..framing import pack
 from ..wire import Wire
 
 FIRST_WAIT_S = 0.01

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ...agent.options import POD, WORKSPACE, Options
 from ...spec import Language
+from ..request import environment
 from .settings import PodSettings
 
 Object = dict[str, Any]
@@ -187,6 +188,7 @@ def options(wanted: Wanted, settings: PodSettings) -> Options:
         unclaimed_s=settings.unclaimed_s,
         state_s=settings.state_s,
         files_in_memory=settings.files == "memory",
+        warm_env=environment(wanted.language),
     )
 
 
