@@ -25,7 +25,7 @@ from ..spec import Language, Workspace
 from ..stdin import Stdin
 from ..tools import Tools
 from . import archive, bundle, canaries
-from .local import GVISOR, LocalSettings, find_python, run_probe, workplace
+from .local import GVISOR, LocalSettings, find_python, overtime_s, run_probe, workplace
 from .sandbox import AgentSandbox
 from .wire import Wire
 
@@ -132,7 +132,7 @@ class GvisorExecutor:
                 raise SandboxError(f"runsc made no sandbox: {await words.last()}") from None
             ready.update(self._limits(ready))
             self.description = self.description or ready
-            yield GvisorSandbox(wire, ready, self._settings.cpu_cores, group)
+            yield GvisorSandbox(wire, ready, self._settings, group)
 
     def _limits(self, ready: Header) -> Header:
         """The level, and what holds besides what the agent sees to: the control group around its kernel."""
@@ -240,8 +240,8 @@ class Words:
 class GvisorSandbox(AgentSandbox):
     """A lease on a container."""
 
-    def __init__(self, wire: Wire, ready: Header, cpu_cores: float, group: cgroup.Group | None) -> None:
-        super().__init__("local", wire, ready, cpu_cores)
+    def __init__(self, wire: Wire, ready: Header, settings: LocalSettings, group: cgroup.Group | None) -> None:
+        super().__init__("local", wire, ready, settings.cpu_cores, overtime_s(settings))
         self._group = group
 
     async def run(

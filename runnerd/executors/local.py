@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..agent.options import LANDLOCK, PROCESS, STRONG, USERNS, USUAL_ENV, Options
 from ..errors import SandboxError, SandboxLost
@@ -65,8 +65,10 @@ class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Files and directories that /mnt/data can hold."""
     tmp_bytes: int = 512 << 20
     """Size of /tmp in bytes; it counts as memory of the job."""
-    state_s: float = 10.0
+    state_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 10.0
     """Seconds that loading a session's Python variables may take ahead of a job, and taking them after it."""
+    overtime_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 60.0
+    """Seconds that a sandbox may take beyond its job's time to say what became of it; then it is lost. Variables have `state_s` besides."""
     recycle_jobs: int = 10_000
     """After so many jobs warm Python is started afresh, with new addresses and a new hash secret."""
 
@@ -109,6 +111,11 @@ def _sweep() -> None:
         pid = directory.name.removeprefix(PREFIX).partition("-")[0]
         if pid.isdigit() and not os.path.exists(f"/proc/{pid}") and directory.stat().st_uid == os.geteuid():
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def overtime_s(settings: LocalSettings) -> float:
+    """How long an agent may be waited for beyond its job's time: with variables to load, and to take."""
+    return settings.overtime_s + 2 * settings.state_s
 
 
 def find_python(wanted: str) -> str:
@@ -330,7 +337,7 @@ class LocalExecutor:
                 except SandboxLost as lost:
                     await self._replaced(agent, str(lost))
                     continue
-                yield AgentSandbox(self.name, wire, ready, self.cpu_cores)
+                yield AgentSandbox(self.name, wire, ready, self.cpu_cores, overtime_s(self._settings))
                 return
             finally:
                 wire.close()

@@ -45,6 +45,12 @@ def environment(language: Language) -> dict[str, str]:
     return {**USUAL_ENV, **language.env}
 
 
+def longest_s(language: Language, limits: Limits, tools: Tools | None) -> float:
+    """How long the stages of a job may last, in seconds, with all that it may wait for answers of tools."""
+    stages = 1 if language.compile is None else 2
+    return stages * (limits.wall_s or 0) + (tools.settings.wait_s if tools is not None else 0)
+
+
 class Asked:
     """What of a workspace goes into the sandbox, beside what the job itself brings."""
 

@@ -21,7 +21,8 @@ from .wire import Wire
 class AgentSandbox:
     """A lease on an agent: of one of its cells, or of the pod that it is alone in."""
 
-    def __init__(self, executor: str, wire: Wire, ready: Header, cpu_cores: float) -> None:
+    def __init__(self, executor: str, wire: Wire, ready: Header, cpu_cores: float, overtime_s: float) -> None:
+        """`overtime_s`: how long the agent may be waited for in all, beyond the job's own time."""
         self.tenant: str = ready["tenant"]
         self._tmp: str = ready["tmp"]
         self.kept = False
@@ -33,6 +34,7 @@ class AgentSandbox:
         self._knows_tools: bool = ready.get("tools", False)
         self._wire = wire
         self._cpu_cores = cpu_cores
+        self._overtime_s = overtime_s
         self._info = SandboxInfo(
             executor=executor,
             level=ready["level"],
@@ -52,6 +54,7 @@ class AgentSandbox:
     ) -> AsyncIterator[Event]:
         """Run the job; ends with its Result. Raises SandboxLost, Rejected, and StoreError from `workspace`."""
         with contextlib.ExitStack() as held:
+            self._wire.patience_s = request.longest_s(language, limits, tools) + self._overtime_s
             outputs = await self._ask(held, job, language, limits, workspace, stdin, tools)
             outcome = Outcome(job, limits, msgspec.structs.replace(self._info, reuse=self._reused, served=self._served))
             self._served += 1
@@ -61,6 +64,7 @@ class AgentSandbox:
                 begun = begun or header["type"] == "started"
                 if header["type"] == "done":
                     self.kept = self._present.end(header) and not job.interactive  # of what may come late for it, nothing goes to another
+                    self._wire.patience_s = None  # whoever guards a sandbox that is kept waits as long as it is
                     break
                 if tools is not None and header["type"] == "call":
                     call = tools.heard(body, more=header.get("more", False), cut=header.get("cut", False))

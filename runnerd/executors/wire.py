@@ -28,15 +28,17 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._closed = ""
+        self.patience_s: float | None = None
+        """How long the agent may be waited for in all, from now on; None: for ever. Then it is hung up on."""
 
     async def receive(self) -> tuple[Header, bytes]:
-        """The next frame. Raises SandboxLost where the agent hung up, or says that the sandbox is lost."""
+        """The next frame. Raises SandboxLost where the agent hung up, says that the sandbox is lost, or was waited for too long."""
         while not self._frames:
             if self._closed:
                 raise SandboxLost(self._closed)
             wake = self._wake = asyncio.get_running_loop().create_future()
             try:
-                await wake
+                await self._wait(wake)
             finally:
                 if self._wake is wake:  # else somebody else waits by now: a job, where this was who watched over its warm sandbox
                     self._wake = None
@@ -48,6 +50,20 @@ class Wire(asyncio.Protocol):
         if frame[0]["type"] == "lost":
             raise SandboxLost(str(frame[0].get("reason", "the agent gave no reason")))
         return frame
+
+    async def _wait(self, told: "asyncio.Future[None]") -> None:
+        """Wait for the agent, which is hung up on where it takes too long."""
+        if self.patience_s is None:
+            await told
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        timer = loop.call_later(self.patience_s, self.fail, "the agent has not answered in time")
+        try:
+            await told
+        finally:
+            timer.cancel()
+            self.patience_s = max(0.0, self.patience_s - (loop.time() - began))
 
     async def wait_closed(self) -> str:
         """Wait until the agent hangs up or says something, before any job was sent; returns why."""
@@ -91,7 +107,7 @@ class Wire(asyncio.Protocol):
     async def send(self, frame: bytes) -> None:
         """Send a packed frame, once the agent has read most of what was sent before. Returns at once where it has hung up."""
         if self._room is not None:
-            await self._room
+            await self._wait(self._room)
         if self._transport is not None and not self._closed:
             self._transport.write(frame)
 
@@ -99,6 +115,13 @@ class Wire(asyncio.Protocol):
         """Hang up: whatever ran for this connection ends."""
         if self._transport is not None:
             self._transport.abort()
+
+    def fail(self, reason: str) -> None:
+        """Hang up; whoever waits for the agent is told why."""
+        self._close(reason)
+        self.close()
+        self.resume_writing()
+        self._notify()
 
     # asyncio.Protocol
 

@@ -64,7 +64,7 @@ class Container:
     async def lease(self, secret: Secret | None = None) -> PodSandbox:
         wire, ready = await knock("127.0.0.1", self.port, secret or self.secret)
         self.wires.append(wire)
-        return PodSandbox(wire, ready, 1.0, Sighting())
+        return PodSandbox(wire, ready, 1.0, 60.0, Sighting())
 
     async def ended(self) -> int:
         async with asyncio.timeout(20):

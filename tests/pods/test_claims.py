@@ -12,12 +12,13 @@ from conftest import bundled_languages
 from runnerd import Job, Result, SandboxError
 from runnerd.executors.pods import condition, manifest
 from runnerd.executors.pods.cluster import LEASES, PODS, Cluster
-from runnerd.executors.pods.knock import PodWire, Secret, knock, new_secret
+from runnerd.executors.pods.knock import Secret, knock, new_secret
 from runnerd.executors.pods.manifest import Owner, Wanted
 from runnerd.executors.pods.ownership import lease
 from runnerd.executors.pods.sandbox import PodSandbox
 from runnerd.executors.pods.settings import PodSettings
 from runnerd.executors.pods.sighting import Sighting
+from runnerd.executors.wire import Wire
 from runnerd.limits import allowed
 
 pytestmark = [pytest.mark.pods, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -57,7 +58,7 @@ async def test_five_hundred_claims_on_a_hundred_pods(config: str, cluster: Clust
     claims = [name for name in secrets for _ in range(CLAIMS // PODS_AT_ONCE)]
     random.shuffle(claims)
     won: dict[str, PodSandbox] = {}
-    wires: list[PodWire] = []
+    wires: list[Wire] = []
     lost: Counter[str] = Counter()
 
     async def daemon(mine: list[str]) -> None:
@@ -72,7 +73,7 @@ async def test_five_hundred_claims_on_a_hundred_pods(config: str, cluster: Clust
             return
         assert name not in won, "given twice"
         wires.append(wire)
-        won[name] = PodSandbox(wire, ready, 1.0, Sighting())
+        won[name] = PodSandbox(wire, ready, 1.0, 60.0, Sighting())
 
     try:
         await asyncio.gather(daemon(claims[::2]), daemon(claims[1::2]))

@@ -8,10 +8,10 @@ from conftest import bundled_languages
 from runnerd import Job, Limits, Result, SandboxLost
 from runnerd.executors.pods import condition
 from runnerd.executors.pods.condition import End
-from runnerd.executors.pods.knock import PodWire
 from runnerd.executors.pods.ownership import Sights
 from runnerd.executors.pods.sandbox import PodSandbox
 from runnerd.executors.pods.sighting import Sighting
+from runnerd.executors.wire import Wire
 
 READY = {"tenant": "", "tmp": "/tmp", "level": "pod", "enforced": [], "missing": []}
 
@@ -92,8 +92,8 @@ def test_the_latest_event_is_the_last_word() -> None:
 
 async def ended_with(status: dict[str, Any]) -> list[Any]:
     """What a job's caller gets when its agent hangs up and the cluster shows this status."""
-    wire, sighting = PodWire(), Sighting()
-    sandbox = PodSandbox(wire, READY, 1.0, sighting)
+    wire, sighting = Wire(), Sighting()
+    sandbox = PodSandbox(wire, READY, 1.0, 60.0, sighting)
     sighting.on_end = wire.fail
     sighting.see(status, gone=False)
     limits = Limits(wall_s=1, cpu_s=1, memory_bytes=1 << 20, processes=1, open_files=16, output_bytes=1, file_bytes=1, files=1)

@@ -14,10 +14,11 @@ from ...errors import SandboxError
 from ...limits import LimitSettings, allowed
 from ...nursery import open_nursery
 from ...spec import Language
+from ..wire import Wire
 from . import access, condition, manifest
 from .cluster import EVENTS, JOBS, PODS, Cluster, ClusterError, Object, Resource, open_cluster
 from .creation import Creation
-from .knock import PodWire, Secret, knock, new_secret
+from .knock import Secret, knock, new_secret
 from .manifest import Wanted
 from .marking import Marking
 from .ownership import Ownership
@@ -135,7 +136,9 @@ class PodExecutor:
             wire, ready = await self._start(resource, wanted, sighting, secret)
             try:
                 _check(language, ready)
-                yield PodSandbox(wire, {**ready, "level": self.level}, self._limits.cpu_cores, sighting, self._marking)
+                overtime_s = self._settings.overtime_s + 2 * self._settings.state_s
+                ready["level"] = self.level
+                yield PodSandbox(wire, ready, self._limits.cpu_cores, overtime_s, sighting, self._marking)
             finally:
                 wire.close()
         except BaseException:
@@ -146,7 +149,7 @@ class PodExecutor:
         finally:
             del self._sightings[wanted.name]
 
-    async def _start(self, resource: Resource, wanted: Wanted, sighting: Sighting, secret: Secret) -> tuple[PodWire, Header]:
+    async def _start(self, resource: Resource, wanted: Wanted, sighting: Sighting, secret: Secret) -> tuple[Wire, Header]:
         """Make the pod and wait for its agent. Raises SandboxError."""
         make = manifest.job if resource is JOBS else manifest.pod
         try:

@@ -34,17 +34,7 @@ def new_secret() -> Secret:
     return Secret(secrets.token_bytes(32))
 
 
-class PodWire(Wire):
-    """A wire that can be ended for what was learnt elsewhere."""
-
-    def fail(self, reason: str) -> None:
-        """Hang up; whoever waits for a frame is told why."""
-        self._close(reason)
-        self.close()
-        self._notify()
-
-
-async def knock(address: str, port: int, secret: Secret) -> tuple[PodWire, Header]:
+async def knock(address: str, port: int, secret: Secret) -> tuple[Wire, Header]:
     """The lease on the agent at `address`, and its `ready`. Raises SandboxError; waits as long as nobody listens there."""
     wire = await _connect(address, port)
     try:
@@ -54,12 +44,12 @@ async def knock(address: str, port: int, secret: Secret) -> tuple[PodWire, Heade
         raise
 
 
-async def _connect(address: str, port: int) -> PodWire:
+async def _connect(address: str, port: int) -> Wire:
     loop = asyncio.get_running_loop()
     wait_s = FIRST_WAIT_S
     while True:
         try:
-            transport, wire = await loop.create_connection(PodWire, address, port)
+            transport, wire = await loop.create_connection(Wire, address, port)
         except ConnectionRefusedError:  # the container runs, and its agent does not listen yet
             await asyncio.sleep(wait_s)
             wait_s = min(LONGEST_WAIT_S, wait_s * 2)
@@ -77,7 +67,7 @@ async def _connect(address: str, port: int) -> PodWire:
             return wire
 
 
-async def _prove(wire: PodWire, secret: Secret) -> Header:
+async def _prove(wire: Wire, secret: Secret) -> Header:
     nonce = secrets.token_bytes(16)
     wire.send_all([pack({"type": "hello", "nonce": nonce.hex()})])
     try:

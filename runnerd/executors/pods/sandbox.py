@@ -11,8 +11,8 @@ from ...spec import Language, Workspace
 from ...stdin import Stdin
 from ...tools import Tools
 from ..sandbox import AgentSandbox
+from ..wire import Wire
 from .condition import End
-from .knock import PodWire
 from .marking import Marking
 from .sighting import Sighting
 
@@ -23,8 +23,10 @@ EXPLAIN_S = 5.0
 class PodSandbox(AgentSandbox):
     """A lease on a pod."""
 
-    def __init__(self, wire: PodWire, ready: Header, cpu_cores: float, sighting: Sighting, marking: Marking | None = None) -> None:
-        super().__init__("pods", wire, ready, cpu_cores)
+    def __init__(
+        self, wire: Wire, ready: Header, cpu_cores: float, overtime_s: float, sighting: Sighting, marking: Marking | None = None
+    ) -> None:
+        super().__init__("pods", wire, ready, cpu_cores, overtime_s)
         self._sighting = sighting
         self._marking = marking
 

@@ -67,6 +67,8 @@ class PodSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How languages run of which nothing stands warm: as Kubernetes Jobs, or as bare pods."""
     state_s: Seconds = 10.0
     """Seconds that loading a session's Python variables may take ahead of a job, and taking them after it."""
+    overtime_s: Seconds = 60.0
+    """Seconds that a sandbox may take beyond its job's time to say what became of it; then it is lost. Variables have `state_s` besides."""
     port: Annotated[int, Meta(ge=1024, le=65535)] = 8990
     """TCP port that agents listen on."""
     user: Annotated[int, Meta(ge=1, le=4_294_967_294)] = 65_532
