@@ -144,8 +144,10 @@ def _finish(code: int) -> int:
     """What the interpreter does at its end: join threads, run exit handlers, flush."""
     try:
         threading = sys.modules.get("threading")
-        if threading is not None and (_threads() or getattr(threading, "_threading_atexits", True)):
-            threading._shutdown()  # noqa: SLF001
+        if _threads() or getattr(threading, "_threading_atexits", True):  # else there is nothing to wait for
+            shutdown = getattr(threading, "_shutdown", None)
+            if shutdown is not None:
+                shutdown()
         atexit._run_exitfuncs()  # noqa: SLF001 - the interpreter never gets to its own end
     except BaseException as error:  # noqa: BLE001 - handlers are the program's
         _report(error)

@@ -63,7 +63,8 @@ class Wire(asyncio.Protocol):
             await told
         finally:
             timer.cancel()
-            self.patience_s = max(0.0, self.patience_s - (loop.time() - began))
+            if self.patience_s is not None:  # the job may be over, where this was its input that waited
+                self.patience_s = max(0.0, self.patience_s - (loop.time() - began))
 
     async def wait_closed(self) -> str:
         """Wait until the agent hangs up or says something, before any job was sent; returns why."""
