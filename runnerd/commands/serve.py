@@ -127,7 +127,9 @@ def _welcome(config: "Config", daemon: "Daemon") -> Iterator[str]:
         yield f"  {'':<10} no tool chain here for: {' '.join(missing)} (`runnerd languages` says how to install one)"
     yield f"  {'state':<10} {settings.state_dir}"
     if config.notes:
-        yield f"  {'note':<10} {len(config.notes)} settings do not do what they say: `runnerd check` names them"
+        many = len(config.notes)
+        without = "1 setting does not do what it says" if many == 1 else f"{many} settings do not do what they say"
+        yield f"  {'note':<10} {without}: `runnerd check` says which"
     if refuses := daemon.refuses():
         yield f"  {'WARNING':<10} every job is rejected: {refuses}"
 
