@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -21,15 +23,15 @@ from runnerd.scheduler import Scheduler, SchedulerSettings, open_scheduler
 from scheduling import result
 from stores import store
 
-SHORT = msgspec.structs.replace(LOCAL, overtime_s=0.5, state_s=0.1)
 LIMITS = LimitSettings(wall_s=1)
 SILENT = "the agent has not answered in time"
 
 
 @asynccontextmanager
-async def serving(py: Language) -> AsyncGenerator[tuple[Scheduler, LocalExecutor]]:
+async def serving(py: Language, overtime_s: float = 0.5) -> AsyncGenerator[tuple[Scheduler, LocalExecutor]]:
     warm = msgspec.structs.replace(py, warm=1)
-    async with open_local(SHORT, 2, [py]) as executor, store("memory").open_kv() as kv:
+    local = msgspec.structs.replace(LOCAL, overtime_s=overtime_s, state_s=0.1)
+    async with open_local(local, 2, [py]) as executor, store("memory").open_kv() as kv:
         opening = open_scheduler(executor, {"py": warm}, kv, LIMITS, SchedulerSettings(slots=1), PoolSettings())
         async with opening as scheduler:
             await wait_until(lambda: scheduler.health()["pools"]["py"]["warm"] == 1, "it is warm")
@@ -63,12 +65,12 @@ async def test_one_that_stops(py: Language, when: str) -> None:
         with stopped(executor):
             end = await result(scheduler, LATE[when])
         assert (end.status, end.reason.split(": ")[-1]) == ("dead", SILENT)
-        assert (await result(scheduler, job("print('again')", id="next"))).stdout == "again\n"
+        assert (await result(scheduler, job("print('again')", id="next", retry=True))).stdout == "again\n"
 
 
 async def test_one_that_stops_while_the_job_runs(py: Language) -> None:
     async with serving(py) as (scheduler, executor):
-        running = asyncio.create_task(result(scheduler, job("import time\ntime.sleep(0.8)")))
+        running = asyncio.create_task(result(scheduler, job("import time\ntime.sleep(5)")))
         await wait_until(lambda: scheduler.health()["running"] == 1, "it runs")
         with stopped(executor):
             end = await running
@@ -76,7 +78,7 @@ async def test_one_that_stops_while_the_job_runs(py: Language) -> None:
 
 
 async def test_one_that_answers_late_is_heard(py: Language) -> None:
-    async with serving(py) as (scheduler, executor):
+    async with serving(py, overtime_s=30) as (scheduler, executor):
         running = asyncio.create_task(result(scheduler, job("print('hi')")))
         with stopped(executor):
             await asyncio.sleep(0.5)
@@ -95,6 +97,24 @@ async def test_only_waiting_for_the_agent_counts() -> None:
     wire.patience_s = 0.05
     with pytest.raises(SandboxLost, match=SILENT):
         await wire.receive()
+
+
+async def test_what_came_while_this_process_stood_still_is_heard() -> None:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    transport, wire = await loop.create_connection(Wire, sock=ours)
+    try:
+        wire.patience_s = 0.05
+        for number in range(3):  # after the first there is no patience left
+            waiting = asyncio.create_task(wire.receive())
+            await asyncio.sleep(0)
+            theirs.sendall(framing.pack({"type": "output", "number": number}))
+            time.sleep(0.1)  # the loop is to stand still for longer than its patience
+            assert (await waiting)[0]["number"] == number
+        assert wire.patience_s == 0
+    finally:
+        transport.abort()
+        theirs.close()
 
 
 async def test_one_that_does_not_read_is_waited_for_as_long() -> None:

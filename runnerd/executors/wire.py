@@ -58,13 +58,17 @@ class Wire(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         began = loop.time()
-        timer = loop.call_later(self.patience_s, self.fail, "the agent has not answered in time")
+        timer = loop.call_later(self.patience_s, self._overdue, told)
         try:
             await told
         finally:
             timer.cancel()
             if self.patience_s is not None:  # the job may be over, where this was its input that waited
                 self.patience_s = max(0.0, self.patience_s - (loop.time() - began))
+
+    def _overdue(self, told: "asyncio.Future[None]") -> None:
+        if not told.done():  # else it has answered, and we did not get to hear it, as after a pause of this process
+            self.fail("the agent has not answered in time")
 
     async def wait_closed(self) -> str:
         """Wait until the agent hangs up or says something, before any job was sent; returns why."""
