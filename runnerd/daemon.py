@@ -65,6 +65,7 @@ class Daemon:
     async def submit(self, job: Job | Delivery) -> AsyncGenerator[Event, None]:
         """See `Services.submit`."""
         lost = job.lost if isinstance(job, Delivery) else None
+        ended: Result | None = None
         try:
             job = await plain(job, self._settings.limits.body_bytes)
             came = arrival(job, self._names)
@@ -79,11 +80,14 @@ class Daemon:
             async with aclosing(self._scheduler.submit(came.job, owned=came.owned, kept=came.kept, lost=lost)) as events:
                 async for event in events:
                     if isinstance(event, Result):
-                        self._ended(event)
+                        ended = event
                     yield event
         except (Saturated, Interrupted) as error:
             self._meter.refused(error, self.ingress)
             raise
+        finally:
+            if ended is not None:  # counted when it is on its way: nobody waits for that
+                self._ended(ended)
 
     async def cancel(self, tenant: str, job_id: str, *, ahead: bool = False) -> Result | None:
         """See `Services.cancel`."""

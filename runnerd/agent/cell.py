@@ -17,6 +17,7 @@ The agent tells it what to do; it decides nothing.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import gc
 import os
 import resource
 import select
@@ -279,6 +280,7 @@ class Cell:
             self._ruleset = reach.ruleset(self._options, self._slot)
         if not self._sleeper:
             self._awake_ns = 0
+        gc.freeze()  # as many new objects as start a collection have been made here by now, and the job would wait for it
         pid = forks.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

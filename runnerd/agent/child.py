@@ -34,6 +34,7 @@ from .slate import Slate
 _getpid, _dup2, _close, _set_inheritable = os.getpid, os.dup2, os.close, os.set_inheritable
 RULESET = 4
 """Descriptor of the Landlock ruleset, until it is enforced."""
+READY = pack({"type": "ready"})
 MOST_FDS = 4
 """Descriptors that come with a request: standard input, two for calls of tools, and one for snapshots."""
 CELL_PROCESSES = 4
@@ -56,15 +57,15 @@ def main(options: Options, slot: int, ground: Ground, ruleset: landlock.Ruleset 
     """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
     code = 125
     try:
+        lower_priority(options)
+        pages.copy(ground.pages)  # the filter does not let a job ask for all of them at once
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.dup2(control, CONTROL, inheritable=False)
         if ruleset is not None:
             os.dup2(ruleset.fd, RULESET, inheritable=False)
-            ruleset = ruleset._replace(fd=RULESET)
+            ruleset = landlock.Ruleset(RULESET, ruleset.flags)
         linux.close_range(CONTROL + 1 if ruleset is None else RULESET + 1)
-        lower_priority(options)
-        pages.copy(ground.pages)  # the filter does not let a job ask for all of them at once
         lock_down(options, slot, ground.filter, ruleset)
         preload.after_fork()
         os.chdir(options.workspace(slot))
@@ -173,8 +174,9 @@ class Requests:
 
 def serve(options: Options, slot: int, control: socket.socket) -> int:
     """Say that the child is ready, take one request and become it. Returns the exit code of what runs in this interpreter."""
-    control.sendall(pack({"type": "ready"}))
     requests = Requests(control)
+    _walk_through()
+    control.sendall(READY)
     first = requests.next()
     if first is None:
         return 0
@@ -193,6 +195,19 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
     requests.place(request)
     began = _Began(control, changed, state) if request.get("begins") else None
     return _become(request, options, slot, requests, free_inodes, began, slate)
+
+
+def _walk_through() -> None:
+    """Read and compile a job as if one had come: what that takes of memory, and of code, is in place then."""
+    unpacker = Unpacker()
+    frames = unpacker.feed(_SAMPLE)
+    compile(frames[1][1], frames[1][0]["name"], "exec", dont_inherit=True)
+    os.statvfs(".")
+
+
+_SAMPLE = pack({"type": "run", "python": True, "argv": None, "file": "main.py", "args": [], "env": {}, "limits": {"cpu_s": 1}}) + pack(
+    {"name": "main.py"}, b'print("hi")\n'
+)
 
 
 class _Began:

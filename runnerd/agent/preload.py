@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 STD = (
     "argparse", "ast", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime",
@@ -28,6 +31,11 @@ def standard(profile: str) -> None:
     for name in PROFILES[profile]:
         if name in STD:
             importlib.import_module(name)
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        (handlers,) = logging.shutdown.__defaults__
+        atexit.unregister(logging.shutdown)
+        atexit.register(_shut, logging.shutdown, handlers, list(handlers))
 
 
 def load(profile: str, tmp: str, once: bool) -> None:
@@ -46,6 +54,12 @@ def load(profile: str, tmp: str, once: bool) -> None:
         gc.collect()
     gc.freeze()
     gc.disable()
+
+
+def _shut(shutdown: Callable[[], None], handlers: list[Any], known: list[Any]) -> None:
+    """At a program's end: the way through the locks of `logging` is long, and most programs have made no handler."""
+    if handlers != known:
+        shutdown()
 
 
 def after_fork() -> None:

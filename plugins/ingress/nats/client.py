@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from nats.aio.client import Client, Srv
+from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
 # The library splits a control line at any white space; servers split at spaces and tabs only. A vertical tab or a form
@@ -19,7 +20,8 @@ class HardClient(Client):
     An exception from one message (a subject that is no UTF-8, a header block that is too short) would end the library's
     reading of the connection without a word, until pings have failed for long enough. And its pings overtake what waits
     to be written, so that `flush` and `drain` return before the server knows of a subscription, or of its end. And it forgets
-    the socket of an attempt to connect again that failed half-way, open.
+    the socket of an attempt to connect again that failed half-way, open. What is published is written at once: the library
+    has a task do it, in whose turn an answer would wait for the end of its sandbox.
     """
 
     def __init__(self, malformed: Callable[[], None]) -> None:
@@ -36,6 +38,14 @@ class HardClient(Client):
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        writer = self._transport._io_writer if isinstance(self._transport, TcpTransport) else None
+        if writer is None or force_flush or not self.is_connected or writer.transport.get_write_buffer_size():
+            await super()._flush_pending(force_flush)  # its task waits until the server takes more
+            return
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        writer.writelines(pending)
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())
