@@ -214,7 +214,7 @@ class Carrier:
         job, coming = in_hand.job, len(self.arriving)
         if job.session is not None or job.mounts or not job.again or self._patience_s(in_hand) <= 0:
             return False
-        return not self._slots.waiting and self._slots.free >= coming and self._pools[job.lang].ready >= coming
+        return self._slots.unasked >= coming and self._pools[job.lang].ready >= coming
 
     async def _claim(self, job: Job, *, starting: bool = False) -> Entry:
         try:
@@ -229,8 +229,9 @@ class Carrier:
         ttl_s = self._patience_s(in_hand)
         if ttl_s <= 0:
             raise TimeoutError  # its time was over when it came
+        at_hand = self._slots.unasked and self._pools[job.lang].ready  # nothing waits then, and a clock would only cost time
         lease = self._pools[job.lang].lease(job.tenant, self._stay(in_hand, limits))
-        async with asyncio.timeout(ttl_s) as patience, self._slots.hold(job.lang, job.tenant) as hold, lease as leased:
+        async with asyncio.timeout(None if at_hand else ttl_s) as patience, self._slots.hold(job.lang, job.tenant) as hold, lease as leased:
             patience.reschedule(None)
             hold.found()
             now = asyncio.get_running_loop().time()
@@ -303,8 +304,7 @@ class Carrier:
 
     async def _run_and_keep(self, in_hand: InHand, leased: Lease, limits: Limits) -> Result:
         result = await self._run(in_hand, leased, limits)
-        stay = self._next_stay(in_hand, leased, limits, result)
-        if stay is not None:
+        if (stay := self._next_stay(in_hand, leased, limits, result)) is not None:
             leased.keep(stay)
         return result
 

@@ -29,6 +29,11 @@ class Slots:
         """Slots that nobody holds."""
         return self._count - self.held
 
+    @property
+    def unasked(self) -> int:
+        """Free slots for whoever comes next: none while others wait in line."""
+        return 0 if self.waiting else self.free
+
     def hold(self, lang: str, tenant: str) -> "Hold":
         """`async with slots.hold(lang, tenant):` holds a slot, after waiting in line for it."""
         return Hold(self, lang, tenant)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +223,13 @@ def test_settings_change_languages(plugins: Plugins, settings: Callable[..., Set
     languages = effective_languages(changed, plugins)
     assert (languages["py"].warm, languages["py"].image, languages["zig"]) == (7, "mine", plugins.languages["zig"])
     assert placing.sandboxes(changed, languages.values()) == 3 * 2 + 7
+
+
+async def test_a_result_counts_also_where_nobody_asks_for_what_comes_after_it(open_: Open) -> None:
+    async with open_() as daemon:
+        async with aclosing(daemon.submit(Job(id="j", lang="py", code="1", tenant="t"))) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    break
+        counted = [line for line in daemon.metrics().splitlines() if line.startswith(b"runnerd_jobs_total{")]
+        assert [line.rpartition(b" ")[2] for line in counted] == [b"1.0"], counted

@@ -52,7 +52,7 @@ def live(request: Header, requests: Requests, slate: Slate | None, namespace: di
         if frame is None:
             return code
         request = frame[0]
-        slate = requests.slate(request)
+        slate = requests.slate() if request.get("state") else None
         _environ.clear()
         _environ.update(environment(request["env"]))
         _renew(request, requests, workspace, streams)

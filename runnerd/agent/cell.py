@@ -280,7 +280,7 @@ class Cell:
             self._ruleset = reach.ruleset(self._options, self._slot)
         if not self._sleeper:
             self._awake_ns = 0
-        gc.freeze()  # as many new objects as start a collection have been made here by now, and the job would wait for it
+        gc.freeze()  # new objects add up here from job to job: as soon as they start a collection, each job would wait for one
         pid = forks.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

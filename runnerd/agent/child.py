@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, NoReturn
 from . import again, collect, ending, landlock, linux, pages, preload, program, seccomp, variables, writing
 from .ending import CONTROL
 from .frames import Header, Unpacker, pack
-from .options import POD, PROCESS, STRONG, USERNS, Options
+from .options import POD, PROCESS, STRONG, USERNS, USUAL_ENV, Options
 from .slate import Slate
 
 _getpid, _dup2, _close, _set_inheritable = os.getpid, os.dup2, os.close, os.set_inheritable
@@ -154,10 +154,8 @@ class Requests:
             self._frames = self._unpacker.feed(data)
         return self._frames.pop(0)
 
-    def slate(self, request: Header) -> Slate | None:
+    def slate(self) -> Slate:
         """Where snapshots are handed over, for a request with some."""
-        if not request.get("state"):
-            return None
         fd = self.fds.pop()
         _set_inheritable(fd, False)
         return Slate(fd)
@@ -185,29 +183,41 @@ def serve(options: Options, slot: int, control: socket.socket) -> int:
         collect.collect(request, control)
         return 0
     free_inodes = os.statvfs(".").f_ffree
-    slate = requests.slate(request)
+    slate = requests.slate() if request.get("state") else None
     try:
         changed = writing.take_files(request, requests)
-        state = _take_state(request, requests, slate)
+        state = None if slate is None else _take_state(request, requests, slate)
     except OSError as error:
         control.sendall(pack({"type": "failed", **writing.failure(error)}))
         return 125
-    requests.place(request)
+    if request.get("fds"):
+        requests.place(request)
     began = _Began(control, changed, state) if request.get("begins") else None
     return _become(request, options, slot, requests, free_inodes, began, slate)
 
 
+USUAL: Header = {
+    "type": "run",
+    "python": True,
+    "argv": None,
+    "file": "main.py",
+    "args": [],
+    "env": USUAL_ENV,
+    "stream": False,
+    "stamp": 1_700_000_000_000_000_000,
+    "files": 1,
+    "limits": {"open_files": 1024, "processes": 512, "cpu_s": 30, "file_bytes": 10_485_760},
+}
+"""A request like many."""
+_SAMPLE = pack(USUAL) + pack({"name": "main.py"}, b'print("hi")\n')
+
+
 def _walk_through() -> None:
-    """Read and compile a job as if one had come: what that takes of memory, and of code, is in place then."""
+    """Read and compile a program as if it had come: what that takes of memory and of code is in place then."""
     unpacker = Unpacker()
     frames = unpacker.feed(_SAMPLE)
     compile(frames[1][1], frames[1][0]["name"], "exec", dont_inherit=True)
     os.statvfs(".")
-
-
-_SAMPLE = pack({"type": "run", "python": True, "argv": None, "file": "main.py", "args": [], "env": {}, "limits": {"cpu_s": 1}}) + pack(
-    {"name": "main.py"}, b'print("hi")\n'
-)
 
 
 class _Began:
@@ -227,10 +237,10 @@ class _Began:
         self._control.sendall(pack(header))
 
 
-def _take_state(request: Header, requests: Requests, slate: Slate | None) -> bytes | None:
+def _take_state(request: Header, requests: Requests, slate: Slate) -> bytes | None:
     """The snapshot to load, None for none."""
-    state: Header = request.get("state", {})
-    if slate is None or not state["load"]:
+    state: Header = request["state"]
+    if not state["load"]:
         return None
     frame = requests.next()
     if frame is None:
@@ -260,7 +270,7 @@ def _become(
     if request["python"]:
         if request["env"] != options.warm_env:
             set_environment(options, slot, request["env"])
-        path = os.path.join(options.workspace(slot), request["file"])
+        path = f"{options.workspace(slot)}/{request['file']}"
         namespace = program.namespace(path, request["args"], request["stream"])
         state: Header = request.get("state", {})
         pid = os.getpid() if state else 0

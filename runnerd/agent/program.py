@@ -15,7 +15,7 @@ from typing import Any
 
 def namespace(path: str, args: list[str], stream: bool) -> dict[str, Any]:
     """Make this interpreter one that was started with the program at `path`; returns the globals of its `__main__`."""
-    sys.path.insert(0, os.path.dirname(path))
+    sys.path.insert(0, path.rpartition("/")[0])
     main = types.ModuleType("__main__")
     main.__dict__.update(__file__=path, __builtins__=builtins)
     _mains.append(main)

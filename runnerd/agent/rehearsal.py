@@ -32,17 +32,7 @@ try:
 except ValueError as error:
     print(error, file=sys.stderr)
 '''
-_REQUEST = {
-    "type": "run",
-    "python": True,
-    "argv": None,
-    "file": _NAME,
-    "args": ["one", "two"],
-    "stream": False,
-    "stamp": 1_700_000_000_000_000_000,
-    "files": 1,
-    "limits": {"open_files": 1024, "processes": 512, "cpu_s": 30, "file_bytes": 10_485_760},
-}
+_REQUEST = {**child.USUAL, "file": _NAME, "args": ["one", "two"]}
 
 
 def pages_of_a_job(options: Options) -> pages.Pages[int]:
@@ -79,8 +69,9 @@ def _rehearse(options: Options, pagemap: pages.PageMap, request: bytes) -> None:
     theirs.shutdown(socket.SHUT_WR)
     os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
     os.dup2(ours.fileno(), CONTROL)
+    control = socket.socket(fileno=CONTROL)  # kept open to the end: to close it would take pages that no job needs
     pagemap.before()
-    child.serve(options, 0, socket.socket(fileno=CONTROL))
+    child.serve(options, 0, control)
     pagemap.after()
 
 

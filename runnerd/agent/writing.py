@@ -65,9 +65,8 @@ def failure(error: OSError) -> Header:
 
 def _create(name: str, replace: bool) -> int:
     """A new file below the current directory, and the directories above it."""
-    directory = os.path.dirname(name)
-    if directory:
-        os.makedirs(directory, exist_ok=True)
+    if "/" in name:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
     if replace:
         with contextlib.suppress(FileNotFoundError):
             _unlink(name)

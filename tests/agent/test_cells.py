@@ -179,6 +179,28 @@ async def test_threads_have_their_end(isolated: LocalExecutor, py: Language, kin
     assert await printed(isolated, py, THREADS[kind]) == "late"
 
 
+HELD = """
+import logging, logging.handlers, sys
+held = logging.handlers.MemoryHandler(100, target=logging.StreamHandler(sys.stdout))
+logging.getLogger().addHandler(held)
+logging.getLogger().warning("held back")
+"""
+"""Nothing of it is printed before `logging` ends."""
+
+
+@pytest.mark.parametrize("end", ["", "logging.lastResort = logging._defaultLastResort = None", "sys.exit()"])
+async def test_logging_has_its_end(isolated: LocalExecutor, py: Language, end: str) -> None:
+    code = f"{HELD}{end}" if end == "sys.exit()" else f"import logging\n{end}\n{HELD}"
+    result = await run(isolated, py, code)
+    assert (result.status, result.stdout, result.stderr) == ("ok", "held back\n", ""), result
+
+
+async def test_what_was_made_before_a_job_starts_no_collection_of_garbage_in_it(isolated: LocalExecutor, py: Language) -> None:
+    enabled, new = (await printed(isolated, py, "import gc\nprint(gc.isenabled(), gc.get_count()[0])")).split()
+    assert enabled == "True"
+    assert int(new) < 200, new
+
+
 async def test_ipc_objects_are_gone_with_their_job(executor_at: ExecutorAt, py: Language) -> None:
     make = "import ctypes\nprint(ctypes.CDLL(None).shmget(4711, 4096, 0o1666) >= 0)"
     look = "import ctypes\nprint(ctypes.CDLL(None).shmget(4711, 4096, 0o666) >= 0)"

@@ -20,13 +20,22 @@ class HardClient(Client):
     An exception from one message (a subject that is no UTF-8, a header block that is too short) would end the library's
     reading of the connection without a word, until pings have failed for long enough. And its pings overtake what waits
     to be written, so that `flush` and `drain` return before the server knows of a subscription, or of its end. And it forgets
-    the socket of an attempt to connect again that failed half-way, open. What is published is written at once: the library
-    has a task do it, in whose turn an answer would wait for the end of its sandbox.
+    the socket of an attempt to connect again that failed half-way, open.
     """
 
     def __init__(self, malformed: Callable[[], None]) -> None:
         super().__init__()
         self._malformed = malformed
+        self._at_once = False
+
+    async def publish_at_once(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        """As `publish`, but written before anything else runs: the library has a task write, which costs less where much is published."""
+        self._at_once = True
+        try:
+            await self.publish(subject, body, headers=headers)
+        finally:
+            self._at_once = False
+        await self._write()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         try:
@@ -40,9 +49,14 @@ class HardClient(Client):
         await super()._connect_to_server(s)
 
     async def _flush_pending(self, force_flush: bool = False) -> None:
-        writer = self._transport._io_writer if isinstance(self._transport, TcpTransport) else None
-        if writer is None or force_flush or not self.is_connected or writer.transport.get_write_buffer_size():
-            await super()._flush_pending(force_flush)  # its task waits until the server takes more
+        if force_flush or not self._at_once:
+            await super()._flush_pending(force_flush)
+
+    async def _write(self) -> None:
+        """Write what is pending, or have the library's task do it, which waits until the server takes more."""
+        writer = self._transport._io_writer if isinstance(self._transport, TcpTransport) else None  # noqa: SLF001
+        if writer is None or not self.is_connected or writer.transport.get_write_buffer_size():
+            await super()._flush_pending()
             return
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         writer.writelines(pending)

@@ -113,7 +113,7 @@ class Connection:
         self._last_error = ""
         self.on_up: Callable[[], None] = lambda: None
         """Called when there is a client that is connected: a new one, or the same again."""
-        self.client: Client = HardClient(self._malformed)
+        self.client = HardClient(self._malformed)
         """The current client. It may be closed: then another takes its place soon."""
 
     def __repr__(self) -> str:
@@ -171,10 +171,16 @@ class Connection:
             pending_bytes_limit=self._bounds.waiting_bytes,
         )
 
-    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> bool:
-        """Send a message that matters. Waits while there is no client; False, and counted, where none came in time."""
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str], *, at_once: bool = False) -> bool:
+        """Send a message that matters. Waits while there is no client; False, and counted, where none came in time.
+
+        `at_once`: somebody waits for it, and all else that is to be done here can wait.
+        """
         try:
-            await self.client.publish(subject, body, headers=headers)
+            if at_once:
+                await self.client.publish_at_once(subject, body, headers)
+            else:
+                await self.client.publish(subject, body, headers=headers)
         except _NO_CLIENT:
             return await self._publish_later(subject, body, headers)
         except nats.errors.Error as error:
