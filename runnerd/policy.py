@@ -107,6 +107,9 @@ class Plan(NamedTuple):
     """When to plan again though nothing changed."""
 
 
+_NOTHING = Plan([], [], [], None)
+
+
 class Policy:
     """The sandboxes of one language and what is to become of them.
 
@@ -159,6 +162,8 @@ class Policy:
 
     def plan(self, now: float) -> Plan:
         """What to do now; the states are changed already, the caller only acts."""
+        if self._settled():
+            return _NOTHING
         # 1. Who waits gets what is warm, the oldest first.
         hand: list[tuple[Waiter, Seat]] = []
         while self.waiting and self.warm:
@@ -184,6 +189,11 @@ class Policy:
             first = next(iter(self.kept)).kept_until
             again_at = first if again_at is None else min(first, again_at)
         return Plan(hand, close, start, again_at)
+
+    def _settled(self) -> bool:
+        """Whether nothing is to be done, in the way most asks for a plan find it: some are made with each job."""
+        warm = len(self.warm)
+        return not self.waiting and not self.kept and warm <= self.target <= warm + len(self.starting) and self._settings.refill_on_lease
 
     def _overdue(self, now: float) -> list[Seat]:
         kept = list(self.kept)
