@@ -32,8 +32,8 @@ def standard(profile: str) -> None:
         if name in STD:
             importlib.import_module(name)
     logging = sys.modules.get("logging")
-    if logging is not None:
-        (handlers,) = logging.shutdown.__defaults__
+    handlers = getattr(logging, "_handlerList", None)
+    if logging is not None and handlers is not None:
         atexit.unregister(logging.shutdown)
         atexit.register(_shut, logging.shutdown, handlers, list(handlers))
 

@@ -142,6 +142,6 @@ class Reply:
         return ""
 
     async def _send(self, body: bytes, headers: dict[str, str]) -> None:
-        await self.connection.publish(self.subject, body, headers, at_once=True)
+        await self.connection.publish(self.subject, body, headers, at_once=not self.many)
         if self.many:
-            await self.connection.publish(self.subject, b"", {})
+            await self.connection.publish(self.subject, b"", {}, at_once=True)
