@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 import pytest
@@ -124,3 +124,29 @@ async def test_one_that_does_not_read_is_waited_for_as_long() -> None:
     await wire.send(framing.pack({"type": "file"}))
     with pytest.raises(SandboxLost, match=SILENT):
         await wire.receive()
+
+
+async def test_an_agent_that_hangs_makes_way_for_another(py: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerd.executors.local.HANGS_S", 2.0)
+    async with serving(py) as (scheduler, executor):
+        hung = executor.agent_pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            ends = await asyncio.gather(*(result(scheduler, job("print('hi')", id=f"j{number}", retry=True)) for number in range(3)))
+            await wait_until(lambda: executor.agent_pid != hung, "there is another agent")
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(hung, signal.SIGCONT)
+        assert [(end.status, end.stdout) for end in ends] == [("ok", "hi\n")] * 3
+        assert executor.description["level"] == executor.level
+
+
+async def test_an_agent_is_heard_after_a_pause_of_ours(py: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerd.executors.local.HANGS_S", 1.5)
+    async with serving(py) as (scheduler, executor):
+        agent = executor.agent_pid
+        for _ in range(2):
+            time.sleep(3)  # as a process that is paused, or much too busy
+            assert (await result(scheduler, job("print('hi')", id=f"j{time.monotonic()}"))).stdout == "hi\n"
+        assert executor.agent_pid == agent

@@ -1,4 +1,7 @@
-"""What agent, master and cells say to each other: all that the agent has of the other two, which it never loads itself."""
+"""What agent, master and cells say to each other: all that the agent has of the other two, which it never loads itself.
+
+And how often it shows its executor that it lives.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ CONTROL = 3
 """Descriptor of the master's control socket."""
 MODULES = "modules"
 """The directory beside the agent's archive with what snapshots need, where the interpreter lacks it."""
+BEAT_S = 1.0
+"""Seconds between two signs of life, on a machine of its executor's: empty lines on its standard output."""
 KILLED = struct.Struct("!cQQ")
 ENDED = struct.Struct("!ciQQ")
 WATCHED = struct.Struct("!cQQ")

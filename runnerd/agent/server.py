@@ -15,7 +15,7 @@ from . import cgroup, landlock, linux
 from .lease import Lease
 from .loop import Loop
 from .options import STRONG, Options
-from .orders import CONTROL, request_cell
+from .orders import BEAT_S, CONTROL, request_cell
 from .podgroup import PodGroup
 from .slot import BACKSTOP_S, OWN_KERNEL_BACKSTOP_S, Slot
 
@@ -142,6 +142,13 @@ class Server:
         listener.listen(BACKLOG)
         listener.setblocking(False)
         self.loop.watch(listener.fileno(), lambda _: self._accept(listener))
+        os.set_blocking(sys.stdout.fileno(), False)
+        self.loop.call_after(BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        """Show whoever started us that our loop turns."""
+        say("", "")
+        self.loop.call_after(BEAT_S, self._beat)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -301,8 +308,9 @@ class Server:
 
 def say(word: str, text: str) -> None:
     """Tell the executor, in one line; in a pod, whoever reads its log."""
-    sys.stdout.write(f"{word} {text}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BlockingIOError, BrokenPipeError):  # nobody reads: then there is enough to read, or nobody left
+        sys.stdout.write(f"{word} {text}\n")
+        sys.stdout.flush()
 
 
 def complain(text: str) -> None:

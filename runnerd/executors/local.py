@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import pwd
 import shutil
@@ -22,6 +21,7 @@ from ..job import Job, Limits
 from ..nursery import open_nursery
 from ..spec import Executor, Language
 from . import archive, canaries
+from .process import AgentProcess
 from .request import environment
 from .sandbox import AgentSandbox
 from .wire import Wire
@@ -29,11 +29,11 @@ from .wire import Wire
 GVISOR = "gvisor"
 LEVELS = (STRONG, USERNS, LANDLOCK, PROCESS)
 """From the strongest to none at all."""
-START_S = 30.0
-"""How long an agent may take to start: with the `data` profile it imports for seconds."""
 PROBE_S = 30.0
 PREFIX = "runnerd-"
 RESTART_S = 0.5
+HANGS_S = 10.0
+"""An agent that was silent for so long, and for `overtime_s`, hangs."""
 DEATH_S = 0.5
 """After so long with its sockets closed, an agent that has not ended lives, and has lost one sandbox only."""
 
@@ -68,7 +68,8 @@ class LocalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     state_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 10.0
     """Seconds that loading a session's Python variables may take ahead of a job, and taking them after it."""
     overtime_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 60.0
-    """Seconds that a sandbox may take beyond its job's time to say what became of it; then it is lost. Variables have `state_s` besides."""
+    """Seconds that a sandbox may take beyond its job's time to say what became of it; then it is lost. Variables have `state_s` besides.
+    An agent of this machine that shows no life for so long, and for 10 s, is started anew."""
     recycle_jobs: int = 10_000
     """After so many jobs warm Python is started afresh, with new addresses and a new hash secret."""
 
@@ -128,15 +129,6 @@ def find_python(wanted: str) -> str:
     raise SandboxError(f"local.python: {wanted or 'no Python'} is no program that can be run")
 
 
-class Agent:
-    """One agent process and what it said of itself."""
-
-    def __init__(self, process: asyncio.subprocess.Process, socket: Path, description: dict[str, Any]) -> None:
-        self.process = process
-        self.socket = socket
-        self.description = description
-
-
 class LocalExecutor:
     """Makes sandboxes out of the cells of one agent, which is started again when it dies."""
 
@@ -155,7 +147,7 @@ class LocalExecutor:
         self._paths = tuple(sorted({path for language in languages for path in language.paths}))
         self._warm_env = next((environment(language) for language in languages if language.warmup == "python"), USUAL_ENV)
         self._directory = directory
-        self._agent: Agent | None = None
+        self._agent: AgentProcess | None = None
         self._count = 0
         self._stopping = False
         self._changed = asyncio.Event()
@@ -171,7 +163,7 @@ class LocalExecutor:
     @property
     def agent_pid(self) -> int | None:
         """Process id of the agent."""
-        return self._agent.process.pid if self._agent is not None else None
+        return self._agent.pid if self._agent is not None else None
 
     async def start(self) -> None:
         """Try levels from the strongest down until one stands."""
@@ -187,7 +179,7 @@ class LocalExecutor:
                 return
             self.breaches[level] = found
             self.reasons[level] = "it did not withstand: " + ", ".join(found)
-            await self._end(self._agent)
+            await self._agent.end()
         raise SandboxError("no sandbox can be made here: " + "; ".join(f"{level}: {why}" for level, why in self.reasons.items()))
 
     def _candidates(self) -> list[str]:
@@ -203,7 +195,7 @@ class LocalExecutor:
         """Run a Python program in a sandbox and return what it printed; empty where the sandbox was lost."""
         return await run_probe(self, program)
 
-    async def _spawn(self, level: str) -> Agent:
+    async def _spawn(self, level: str) -> AgentProcess:
         self._count += 1
         scratch = self._directory / f"agent-{self._count}"
         scratch.mkdir(mode=0o711)
@@ -240,11 +232,11 @@ class LocalExecutor:
             start_new_session=True,
             **self.credentials(level),
         )
-        agent = Agent(process, Path(options.socket), {})
+        agent = AgentProcess(process, Path(options.socket))
         try:
-            agent.description = await self._first_words(process)
+            await agent.ready()
         except BaseException:
-            await self._end(agent)
+            await agent.end()
             raise
         return agent
 
@@ -263,29 +255,16 @@ class LocalExecutor:
             group = user
         return {"user": user, "group": group, "extra_groups": []}
 
-    async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(START_S):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            raise SandboxError(f"the agent did not start within {START_S:g} s") from None
-        word, _, rest = line.decode(errors="replace").strip().partition(" ")
-        if word != "ready":
-            raise SandboxError(rest or "the agent ended without a word")
-        description: dict[str, Any] = json.loads(rest)
-        return description
-
     async def supervise(self) -> None:
-        """Start the agent again whenever it ends by itself. Its sandboxes are lost, and their jobs started elsewhere."""
+        """Start the agent again whenever it ends by itself, or hangs. Its sandboxes are lost, and their jobs started elsewhere."""
         while True:
             agent = self._agent
             assert agent is not None
-            await agent.process.wait()
+            await agent.silent(max(HANGS_S, self._settings.overtime_s))
             if self._stopping:
                 return
-            log.error("agent ended", pid=agent.process.pid, exit_code=agent.process.returncode)
-            await self._end(agent)
+            log.error("agent ended", pid=agent.pid, exit_code=agent.exit_code)
+            await agent.end()
             while True:
                 try:
                     self._agent = await self._spawn(self.level)
@@ -305,18 +284,7 @@ class LocalExecutor:
         """End the agent, and with it all of its sandboxes."""
         self._stopping = True
         if self._agent is not None:
-            await self._end(self._agent)
-
-    async def _end(self, agent: Agent) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            agent.process.terminate()
-        try:
-            async with asyncio.timeout(5):  # not wait_for: before Python 3.12 it swallows a cancellation that comes with the end
-                await agent.process.wait()
-        except TimeoutError:
-            agent.process.kill()
-            await agent.process.wait()
-        shutil.rmtree(agent.socket.parent, ignore_errors=True)
+            await self._agent.end()
 
     @asynccontextmanager
     async def sandbox(self, language: Language) -> AsyncGenerator[AgentSandbox]:  # noqa: ARG002 - any cell runs any language
@@ -342,11 +310,11 @@ class LocalExecutor:
             finally:
                 wire.close()
 
-    async def _replaced(self, agent: Agent, reason: str) -> None:
+    async def _replaced(self, agent: AgentProcess, reason: str) -> None:
         """Wait until there is another agent. Raises SandboxError with the reason where this one lives, or why none starts."""
         try:
             async with asyncio.timeout(DEATH_S):
-                await agent.process.wait()
+                await agent.ended()
         except TimeoutError:
             raise SandboxError(reason) from None
         while self._agent is agent:

@@ -55,7 +55,7 @@ class Bait(NamedTuple):
             "PORT": str(self.listeners[0].getsockname()[1]),
             "ABSTRACT": self.abstract,
             "SOCKET": str(agent.socket),
-            "AGENT": str(agent.process.pid),
+            "AGENT": str(agent.pid),
             "PID": str(self.process.pid),
             "SKIPPED": repr(SKIPPED),
             **{name: str(number) for name, number in syscalls.numbers().items()},
