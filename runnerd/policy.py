@@ -191,7 +191,7 @@ class Policy:
         return Plan(hand, close, start, again_at)
 
     def _settled(self) -> bool:
-        """Whether nothing is to be done, in the way most asks for a plan find it: some are made with each job."""
+        """Whether nothing is to be done, and needs no plan: of the three that are asked for with a job, two find it so."""
         warm = len(self.warm)
         return not self.waiting and not self.kept and warm <= self.target <= warm + len(self.starting) and self._settings.refill_on_lease
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
 from nats.aio.msg import Msg
 from runnerd_plugins.ingress.nats.client import HardClient
 
@@ -36,7 +37,32 @@ async def test_what_is_published_at_once_is_written_in_its_turn(tmp_path: Path) 
             await client.close()
 
 
-async def test_a_server_that_takes_nothing_is_waited_for(tmp_path: Path) -> None:
+async def test_much_is_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerd_plugins.ingress.nats.client.OFTEN_S", 60.0)
+    async with nats_server(tmp_path) as server, nats_client(server.url) as reader:
+        numbers: list[int] = []
+
+        async def note(msg: Msg) -> None:
+            numbers.append(int(msg.data))
+
+        await reader.subscribe("s", cb=note)
+        await reader.flush()
+        client = HardClient(lambda: None)
+        await client.connect(server.url)
+        try:
+            waiting = []
+            for number in range(5):
+                await client.publish_at_once("s", b"%d" % number, {})
+                waiting.append(client.pending_data_size)
+            assert waiting[0] == 0 < waiting[1] < waiting[4]
+            await wait_until(lambda: len(numbers) == 5, "all messages")
+            assert numbers == list(range(5))
+        finally:
+            await client.close()
+
+
+async def test_a_server_that_takes_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runnerd_plugins.ingress.nats.client.OFTEN_S", 0.0)
     async with nats_server(tmp_path) as server, nats_client(server.url, pending_size=64 << 20) as reader:
         numbers: list[int] = []
 
