@@ -68,6 +68,11 @@ class Connection:
             raise self._failure(error) from None
         except (RedisError, OSError, ValueError) as error:
             raise self._failure(error) from None
+        except AttributeError:
+            # redis-py's cluster client, when a node is lost: it closes connections under those that have begun to use them.
+            if not self._place.cluster:
+                raise
+            raise self._failure(ConnectionError("the node was lost while it was asked")) from None
 
     def _failure(self, error: Exception) -> StoreError:
         cause = str(error) or type(error).__name__
