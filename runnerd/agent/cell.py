@@ -23,15 +23,19 @@ import resource
 import select
 import signal
 import socket
+import struct
 import time
 from typing import NoReturn
 
-from . import child, forks, ipc, landlock, linux, quota, reach, reaper, seccomp, tree
+from . import child, forks, ipc, landlock, linux, pages, quota, reach, reaper, seccomp, tree
 from .options import POD, STRONG, USERNS, Options
 from .orders import ENDED, KILLED, WATCHED
 from .volume import Volume
 
 FDS = 3
+_THREE = struct.Struct("3i")
+_ROOM = socket.CMSG_SPACE(_THREE.size)
+"""For the descriptors that come with an order to fork."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the sandbox's own
 INNER_ID = 65532
 """The one user and group id of a user namespace."""
@@ -88,6 +92,7 @@ class Directory:
 
     def __init__(self, path: str, size: int, inodes: int, mounted: bool, owner: int | None, reuse: bool) -> None:
         self.path = path
+        self._encoded = os.fsencode(path)
         self._options = f"size={size},nr_inodes={inodes},mode=1777"
         self._mounted = mounted
         self._quota = quota.Quota(path, size, inodes)
@@ -104,7 +109,7 @@ class Directory:
         """The name of the one file, where there is nothing else; empty otherwise, and where that can't be told."""
         if not self._mounted or self._clean[1] - os.statvfs(self.path).f_ffree != 1:
             return b""
-        names = os.listdir(os.fsencode(self.path))
+        names = os.listdir(self._encoded)
         return names[0] if names else b""
 
     @property
@@ -189,6 +194,7 @@ class Cell:
         self._directories = directories
         self._watch = watch
         self._ground = ground
+        self._copy = pages.Copy(ground.pages)
         self._ruleset: landlock.Ruleset | None = None
         self._memory = 0
         self._processes = 0
@@ -213,7 +219,7 @@ class Cell:
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
         os.set_blocking(self._woken, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _woken)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def serve(self) -> NoReturn:
@@ -239,15 +245,15 @@ class Cell:
 
     def _command(self) -> None:
         try:
-            message, fds, _, _ = socket.recv_fds(self._control, 8192, 3)
+            message, ancillary, _, _ = self._control.recvmsg(8192, _ROOM)  # not recv_fds: its ways are long, and most have none
         except ConnectionResetError:
-            message, fds = b"", []
+            message, ancillary = b"", []
         code = message[:1]
         if code == b"F":
-            self._fork(fds)
+            self._fork(ancillary)
         elif code == b"N":
             self._renew()
-            self._fork(fds)
+            self._fork(ancillary)
         elif code == b"K":
             self._kill()
         elif code == b"S":
@@ -269,19 +275,22 @@ class Cell:
             self._reap(wait=True)
         if self._ipc is not None:
             self._ipc.renew()
-        made_anew = [directory.renew() for directory in self._directories]
-        if any(made_anew) and self._ruleset is not None:
+        made_anew = False
+        for directory in self._directories:
+            made_anew |= directory.renew()
+        if made_anew and self._ruleset is not None:
             self._ruleset.close()
             self._ruleset = None
 
-    def _fork(self, fds: list[int]) -> None:
+    def _fork(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        fds = _THREE.unpack(ancillary[0][2])
         stdout, stderr, control = fds
         if self._ruleset is None:
             self._ruleset = reach.ruleset(self._options, self._slot)
         if not self._sleeper:
             self._awake_ns = 0
         gc.freeze()  # new objects add up here from job to job: as soon as they start a collection, each job would wait for one
-        pid = forks.fork()
+        pid = forks.fork(self._copy)
         if pid == 0:
             signal.set_wakeup_fd(-1)
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # without the enums around it, and the pages that they are on
@@ -379,3 +388,7 @@ class Cell:
         if self._processes and self._reaper.tasks() > self._processes:
             return b"processes"
         return b"workspace" if any(directory.overfull for directory in self._directories) else b""
+
+
+def _woken(*_: object) -> None:
+    """What a signal does by itself: nothing, it only wakes. No function of a cell's, which a child would have to take apart."""

@@ -54,24 +54,28 @@ class Ground(NamedTuple):
 
 
 def main(options: Options, slot: int, ground: Ground, ruleset: landlock.Ruleset | None, stdout: int, stderr: int, control: int) -> NoReturn:
-    """Be the child; the descriptors are its output pipes and its control socket. Never returns."""
+    """Be the child and end; the descriptors are its output pipes and its control socket. Never returns."""
     code = 125
     try:
-        lower_priority(options)
-        pages.copy(ground.pages)  # the filter does not let a job ask for all of them at once
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.dup2(control, CONTROL, inheritable=False)
-        if ruleset is not None:
-            os.dup2(ruleset.fd, RULESET, inheritable=False)
-            ruleset = landlock.Ruleset(RULESET, ruleset.flags)
-        linux.close_range(CONTROL + 1 if ruleset is None else RULESET + 1)
-        lock_down(options, slot, ground.filter, ruleset)
-        preload.after_fork()
-        os.chdir(options.workspace(slot))
-        code = serve(options, slot, socket.socket(fileno=CONTROL))
+        code = be(options, slot, ground, ruleset, stdout, stderr, control)
     finally:
         os._exit(code)
+
+
+def be(options: Options, slot: int, ground: Ground, ruleset: landlock.Ruleset | None, stdout: int, stderr: int, control: int) -> int:
+    """Be the child. Returns its exit code."""
+    lower_priority(options)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.dup2(control, CONTROL, inheritable=False)
+    if ruleset is not None:
+        os.dup2(ruleset.fd, RULESET, inheritable=False)
+        ruleset = landlock.Ruleset(RULESET, ruleset.flags)
+    linux.close_range(CONTROL + 1 if ruleset is None else RULESET + 1)
+    lock_down(options, slot, ground.filter, ruleset)
+    preload.after_fork()
+    os.chdir(options.workspace(slot))
+    return serve(options, slot, socket.socket(fileno=CONTROL))
 
 
 def lower_priority(options: Options) -> None:

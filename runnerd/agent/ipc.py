@@ -35,11 +35,12 @@ class Namespace:
     @property
     def empty(self) -> bool:
         """Whether nothing is there; never where that can't be seen, for the kernel was built without some of it."""
-        return (
-            self._queues >= 0
-            and not os.listdir(self._queues)
-            and all(os.pread(table, _HEADINGS, 0).count(b"\n") == 1 for table in self._tables)
-        )
+        if self._queues < 0 or os.listdir(self._queues):
+            return False
+        for table in self._tables:  # noqa: SIM110 - asked for between all jobs: no generator, and the pages that it is on
+            if os.pread(table, _HEADINGS, 0).count(b"\n") != 1:
+                return False
+        return True
 
     def _open(self) -> None:
         self._tables: list[int] = []

@@ -10,10 +10,12 @@ from __future__ import annotations
 import array
 import ctypes
 import errno
+import functools
 import os
 import resource
 import signal
 import struct
+from collections.abc import Callable
 from typing import Any, Union
 
 from . import syscalls
@@ -69,6 +71,8 @@ RESOLVE_IN_ROOT = 16
 RESOLVE_CACHED = 32
 
 IOV_MAX = 1024
+_PIDFD_SELF = -10_000
+"""In place of a descriptor, from Linux 6.14 on: PIDFD_SELF_THREAD."""
 
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
@@ -107,6 +111,8 @@ def _prepared(library: ctypes.CDLL) -> Any:
 
 _call = _prepared(ctypes.CDLL(None, use_errno=True))
 _call_keeping_gil = _prepared(ctypes.PyDLL(None, use_errno=True))
+_call_alone = _prepared(ctypes.PyDLL(None))
+"""Keeps the lock, too, and no errno."""
 
 
 def syscall(name: str, *args: Any) -> int:
@@ -297,22 +303,15 @@ def madvise(address: int, length: int, advice: int) -> bool:
     return bool(_call(_numbers["madvise"], address, length, advice, 0, 0, 0) == 0)
 
 
-def madvise_all(ranges: array.array[int], advice: int) -> int:
-    """The same for ranges of address and length, by few calls: bytes that the kernel took, up to the first range that it did not.
+def madvise_all(ranges: array.array[int], advice: int) -> Callable[[], int]:
+    """A call, prepared for a child that wants to write to little memory before: it says the same for ranges of address and length.
 
-    0 where it does not know how: before Linux 6.13, see process_madvise(2). The ranges are its iovecs.
+    It returns bytes that the kernel took, up to the first range that it did not, -1 where it does not know how: before Linux 6.14,
+    see process_madvise(2). Takes the first IOV_MAX ranges, which are its iovecs.
     """
     address, numbers = ranges.buffer_info()
-    taken = 0
-    try:
-        pidfd = pidfd_open(os.getpid())
-    except OSError:
-        return 0
-    for first in range(0, numbers, 2 * IOV_MAX):
-        count = min(IOV_MAX, (numbers - first) // 2)
-        taken += max(0, _call(_numbers["process_madvise"], pidfd, address + first * ranges.itemsize, count, advice, 0, 0))
-    os.close(pidfd)
-    return taken
+    arguments = (_PIDFD_SELF, address, min(IOV_MAX, numbers // 2), advice, 0, 0)
+    return functools.partial(_call_alone, ctypes.c_long(_numbers["process_madvise"]), *map(ctypes.c_void_p, arguments))
 
 
 # Descriptors

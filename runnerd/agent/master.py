@@ -79,7 +79,7 @@ def _prepare(options: Options) -> child.Ground:
     # and that of a memfd, would count nowhere. Both are there at `strong`.
     job_filter = seccomp.Filter(seccomp.build(allow_sockets=sockets, allow_ipc=options.level == STRONG))
     # Two rehearsals cost more than one job can save.
-    return child.Ground(job_filter, pages.NONE if options.single_use else rehearsal.pages_of_a_job(options))
+    return child.Ground(job_filter, pages.NONE if options.single_use else rehearsal.pages_of_a_job(options, job_filter))
 
 
 def _forget_command_line() -> str:

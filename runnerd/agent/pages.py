@@ -32,31 +32,21 @@ class PageMap:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
             self._mappings = [_range(line) for line in file if line.split()[1].startswith("rw")]
         size = sum((end - start) // _SIZE * _ENTRY for start, end in self._mappings)
-        self._before, self._after = mmap.mmap(-1, size), mmap.mmap(-1, size)  # shared: the parent reads what the child noted
+        self._entries = mmap.mmap(-1, size)  # shared: the parent reads what the child noted
 
-    def before(self) -> None:
-        """In the child: note what it has for itself. Raises OSError."""
-        self._note(self._before)
-
-    def after(self) -> None:
-        """In the child: note it again. Raises OSError."""
-        self._note(self._after)
-
-    def _note(self, entries: mmap.mmap) -> None:
-        pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
-        view, done = memoryview(entries), 0
+    def note(self, pagemap: int) -> None:
+        """In the child: note what it has for itself; `pagemap` is a descriptor of its /proc/self/pagemap. Raises OSError."""
+        view, done = memoryview(self._entries), 0
         for start, end in self._mappings:
             length = (end - start) // _SIZE * _ENTRY
             os.preadv(pagemap, [view[done : done + length]], start // _SIZE * _ENTRY)
             done += length
-        os.close(pagemap)
 
     def gained(self) -> set[int]:
-        """In the parent: addresses of the pages that became the child's between the two."""
-        before, after = array.array("Q", self._before[:]), array.array("Q", self._after[:])
+        """In the parent: addresses of the pages that are the child's own."""
+        entries = array.array("Q", self._entries[:])
         addresses = (address for start, end in self._mappings for address in range(start, end, _SIZE))
-        both = zip(addresses, before, after)  # noqa: B905 - Python 3.9 has no strict
-        return {address for address, old, new in both if _own(new) and not _own(old)}
+        return {address for address, entry in zip(addresses, entries) if _own(entry)}  # noqa: B905 - Python 3.9 has no strict
 
 
 def ranges(addresses: set[int]) -> Pages[int]:
@@ -86,9 +76,17 @@ def _runs(addresses: Iterator[int]) -> Iterator[tuple[int, int]]:
         yield start, length
 
 
-def copy(pages: Pages[int]) -> None:
-    """Copy them, as far as they can be: what can't be is copied when it is written to."""
-    if linux.madvise_all(pages, _POPULATE_WRITE) == sum(pages[1::2]):
-        return
-    for i in range(0, len(pages), 2):
-        linux.madvise(pages[i], pages[i + 1], _POPULATE_WRITE)
+class Copy:
+    """Pages to be copied, by as few calls as can be."""
+
+    def __init__(self, pages: Pages[int]) -> None:
+        self._pages = pages
+        self._bytes = sum(pages[1::2])
+        self._all_at_once = linux.madvise_all(pages, _POPULATE_WRITE)
+
+    def __call__(self) -> None:
+        """Copy them, as far as they can be: what can't be is copied when it is written to."""
+        if self._all_at_once() == self._bytes:
+            return
+        for i in range(0, len(self._pages), 2):
+            linux.madvise(self._pages[i], self._pages[i + 1], _POPULATE_WRITE)

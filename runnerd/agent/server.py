@@ -44,7 +44,8 @@ class Master:
 
     def _start(self, options: Options, control: int) -> int:
         argv = [sys.executable, "-I", "-X", "utf8", sys.argv[0], "master", options.dump()]
-        return os.posix_spawn(sys.executable, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, control, CONTROL)])
+        # What the libraries' functions are called by is looked up now, once, and not by each child when it first calls one: ld.so(8).
+        return os.posix_spawn(sys.executable, argv, {"LD_BIND_NOW": "1"}, file_actions=[(os.POSIX_SPAWN_DUP2, control, CONTROL)])
 
     def ask(self, slot: Slot, watch: bool) -> None:
         """Have a cell made for a slot; `Server.made` or `Server.failed` follows."""
