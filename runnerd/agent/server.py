@@ -124,6 +124,8 @@ class Server:
         """Serve until SIGTERM, or until whoever started us is gone."""
         if os.getpid() != 1:
             linux.set_pdeathsig(signal.SIGTERM)
+        with contextlib.suppress(OSError):  # gVisor, and a container that may not
+            linux.shorten_slice()
         woken, wake = socket.socketpair()
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno())
