@@ -45,7 +45,6 @@ from .job import (
 )
 from .letters import DeadLetter, DeadLetters, Prepared
 from .sessions import Owner, Session, Sessions, Snapshot
-from .slices import shorten_slices
 from .spec import Delivery, Ingress, Install, Language, Services
 from .spill import spill_result
 from .store import Blob, Blobs, KeyValues, Store, check_content_type, check_key, check_range, check_rank, check_value
@@ -131,7 +130,6 @@ __all__ = [
     "nats_access",
     "nats_shown",
     "new_id",
-    "shorten_slices",
     "spill_result",
     "without_output",
 ]

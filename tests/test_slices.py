@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import ExecutorAt
-from runnerd import Language, shorten_slices
+from runnerd import Language
 from runnerd.agent import linux
 from serving import serving
 
@@ -27,45 +26,19 @@ def slice_of(pid: int) -> int:
     return int.from_bytes(attr[24:32], "little")
 
 
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "60"]) as process:
-        yield process
-        process.kill()
-
-
-def test_a_process_with_its_nice_value(sleeper: subprocess.Popen[bytes]) -> None:
-    usual = slice_of(sleeper.pid)
-    assert usual > SHORT
-    os.setpriority(os.PRIO_PROCESS, sleeper.pid, 3)
-    shorten_slices(sleeper.pid)
-    assert slice_of(sleeper.pid) == SHORT
-    assert os.getpriority(os.PRIO_PROCESS, sleeper.pid) == 3
-
-
-def test_another_policy_is_left_alone(sleeper: subprocess.Popen[bytes]) -> None:
-    os.sched_setscheduler(sleeper.pid, os.SCHED_BATCH, os.sched_param(0))
-    shorten_slices(sleeper.pid)
-    assert os.sched_getscheduler(sleeper.pid) == os.SCHED_BATCH
-    assert slice_of(sleeper.pid) != SHORT
-
-
-def test_a_process_that_is_gone() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-        shorten_slices(process.pid)
-
-
 OWN = """
-import subprocess, sys, threading
-from runnerd import shorten_slices
+import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
+from runnerd.slices import shorten_slice
 from test_slices import SHORT, of_a_thread, slice_of
 
-shorten_slices(inherited=sys.argv[2] == "True")
-shorten_slices(inherited=sys.argv[2] == "True")
+os.setpriority(os.PRIO_PROCESS, 0, 3)
+os.sched_setscheduler(0, int(sys.argv[2]), os.sched_param(0))
+shorten_slice()
+shorten_slice()
 with subprocess.Popen(["sleep", "60"]) as child:
     print(slice_of(0) == SHORT, slice_of(child.pid) == SHORT, of_a_thread() == SHORT)
+    print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
     child.kill()
 """
 
@@ -79,11 +52,11 @@ def of_a_thread() -> int:
     return found[0]
 
 
-@pytest.mark.parametrize("inherited", [False, True])
-def test_what_it_starts(inherited: bool) -> None:
-    arguments = [sys.executable, "-c", OWN, str(Path(__file__).parent), str(inherited)]
+@pytest.mark.parametrize(("policy", "own"), [(os.SCHED_OTHER, True), (os.SCHED_BATCH, False)])
+def test_itself_and_nothing_that_it_starts(policy: int, own: bool) -> None:
+    arguments = [sys.executable, "-c", OWN, str(Path(__file__).parent), str(policy)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split() == ["True", str(inherited), str(inherited)]
+    assert done.stdout.splitlines() == [f"{own} False False", f"3 {policy}"]
 
 
 @pytest.mark.parametrize("level", ["strong", "userns", "landlock", "process"])
@@ -98,16 +71,12 @@ async def test_the_agent_and_none_of_its_jobs(executor_at: ExecutorAt, py: Langu
         assert not [pid for pid in below if slice_of(pid) == SHORT]
 
 
-async def test_a_daemon_and_its_bus(tmp_path: Path) -> None:
+async def test_a_daemon_and_none_that_it_starts_but_its_agent(tmp_path: Path) -> None:
     settings = ("isolation.minimum=process", "languages.py.warm=1", "languages.js.warm=0", "scheduler.slots=1")
     async with serving(tmp_path, *settings) as daemon:
-        below = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in descendants(daemon.process.pid)}
-        (bus,) = [pid for pid, name in below.items() if name == "nats-server"]
-        (master,) = [pid for pid, name in below.items() if name == "runnerd-master"]
-        threads = [int(thread) for thread in os.listdir(f"/proc/{bus}/task")]
-        assert len(threads) > 1
-        assert {slice_of(pid) for pid in (daemon.process.pid, *threads)} == {SHORT}
-        assert slice_of(master) != SHORT
+        assert slice_of(daemon.process.pid) == SHORT
+        short = [pid for pid in descendants(daemon.process.pid) if slice_of(pid) == SHORT]
+        assert [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[5] for pid in short] == [b"agent"]
         assert (await daemon.stop())[0] == 0
 
 

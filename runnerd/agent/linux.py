@@ -318,18 +318,17 @@ def madvise_all(ranges: array.array[int], advice: int) -> Callable[[], int]:
 # Scheduling
 
 
-def shorten_slice(tid: int = 0, inherited: bool = False) -> None:
-    """Have a thread take the processor for 0.1 ms at a time: woken, it runs before those are done that take it for longer.
+def shorten_slice() -> None:
+    """Have this thread take the processor for 0.1 ms at a time: woken, it runs before those are done that take it for longer.
 
-    It gets no more time by that. What it starts has the usual slices, and no negative nice value, unless `inherited`. Threads of
-    other policies than the usual one stay as they are. From Linux 6.12 on, see sched_setattr(2); without effect before. Raises OSError.
+    It gets no more time by that. What it starts has the usual slices, and no negative nice value. A thread of another policy than the
+    usual one stays as it is. From Linux 6.12 on, see sched_setattr(2); without effect before. Raises OSError.
     """
-    if os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK != os.SCHED_OTHER:
+    if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK != os.SCHED_OTHER:
         return
-    flags = 0 if inherited else _RESET_ON_FORK
-    nice = os.getpriority(os.PRIO_PROCESS, tid)
-    attr = struct.pack("=IIQiIQQQ", _SCHED_ATTR_SIZE, os.SCHED_OTHER, flags, nice, 0, _SHORTEST_SLICE_NS, 0, 0)
-    syscall("sched_setattr", tid, attr, 0)
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    attr = struct.pack("=IIQiIQQQ", _SCHED_ATTR_SIZE, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, _SHORTEST_SLICE_NS, 0, 0)
+    syscall("sched_setattr", 0, attr, 0)
 
 
 # Descriptors

@@ -53,9 +53,9 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
 async def _serve(config: "Config", plugins: "Plugins", first: "First | None") -> None:
     from ..daemon import open_daemon
     from ..heap import keep_objects
-    from ..slices import shorten_slices
+    from ..slices import shorten_slice
 
-    shorten_slices()
+    shorten_slice()
     with _signals() as came:
         async with open_daemon(config.settings, plugins) as daemon:
             keep_objects()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from runnerd import Counters, IngressError, shorten_slices
+from runnerd import Counters, IngressError
 
 from .log import log
 
@@ -72,7 +72,6 @@ class Child:
         with anyio.move_on_after(self._server.start_s):
             while self._process.returncode is None:
                 if await self._answers():
-                    shorten_slices(self._process.pid, inherited=True)  # each job comes and goes through it, twice
                     return
                 await anyio.sleep(_LOOK_S)
         await self.stop()
