@@ -30,7 +30,7 @@ def slice_of(pid: int) -> int:
 OWN = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from runnerd.slices import shorten_slice
+from runnerd.executors.slices import shorten_slice
 from test_slices import SHORT, of_a_thread, slice_of
 
 os.setpriority(os.PRIO_PROCESS, 0, 3)

@@ -219,7 +219,7 @@ class Cell:
         self._woken, wake = os.pipe()
         os.set_blocking(wake, False)
         os.set_blocking(self._woken, False)
-        signal.signal(signal.SIGCHLD, _woken)
+        signal.signal(signal.SIGCHLD, _only_wake)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def serve(self) -> NoReturn:
@@ -390,5 +390,5 @@ class Cell:
         return b"workspace" if any(directory.overfull for directory in self._directories) else b""
 
 
-def _woken(*_: object) -> None:
-    """What a signal does by itself: nothing, it only wakes. No function of a cell's, which a child would have to take apart."""
+def _only_wake(*_: object) -> None:
+    """All that a signal does. No function of a cell's own, which each child would have to take apart."""

@@ -52,8 +52,8 @@ def run_daemon(file: str, flags: Sequence[str], first: "First | None" = None) ->
 
 async def _serve(config: "Config", plugins: "Plugins", first: "First | None") -> None:
     from ..daemon import open_daemon
+    from ..executors.slices import shorten_slice
     from ..heap import keep_objects
-    from ..slices import shorten_slice
 
     shorten_slice()
     with _signals() as came:

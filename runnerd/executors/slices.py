@@ -1,8 +1,8 @@
-"""Slices of time, as the scheduler of Linux 6.12 gives them: see sched_setattr(2)."""
+"""The daemon's slices of time: agents wake it, and jobs compute beside it. See sched_setattr(2)."""
 
 import contextlib
 
-from .agent import linux
+from ..agent import linux
 
 
 def shorten_slice() -> None:
