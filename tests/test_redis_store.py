@@ -361,6 +361,12 @@ class TestCluster(KeyValuesContract):
             await put_until_it_works(kv, f"key/{i}", b"3")
         assert await asyncio.gather(*(value(kv, f"key/{i}") for i in range(30))) == [b"3"] * 30
 
+    async def test_no_node_can_be_reached(self) -> None:
+        port = free_port()
+        with pytest.raises(StoreError, match=rf"^Redis 127\.0\.0\.1:{port} \(cluster\): Redis Cluster cannot be connected"):
+            async with store("redis", host="127.0.0.1", port=port, cluster=True).open_kv():
+                pass
+
     async def test_connections_are_closed_under_those_that_use_them(self, kv: KeyValues, monkeypatch: pytest.MonkeyPatch) -> None:
         """As redis-py does when another command finds a node lost: seen one time in some hundred kills under load."""
         send = RedisConnection._send_packed_command

@@ -10,7 +10,7 @@ from redis.asyncio import Redis as Client
 from redis.asyncio import RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 
 from runnerd import StoreError, Turns
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = structlog.get_logger("runnerd.redis")
+_FAILURES = (RedisError, RedisClusterException, OSError, ValueError)
+"""RedisClusterException, that no node can be reached, is no RedisError."""
 
 
 class Script:
@@ -66,7 +68,7 @@ class Connection:
             if not self._place.cluster:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
             raise self._failure(error) from None
-        except (RedisError, OSError, ValueError) as error:
+        except _FAILURES as error:
             raise self._failure(error) from None
         except AttributeError:
             # redis-py's cluster client, when a node is lost: it closes connections under those that have begun to use them.
@@ -92,7 +94,7 @@ async def connected(redis: "Redis", place: Place) -> AsyncGenerator[Connection, 
     )
     try:
         client, others = _client(redis, place)
-    except (RedisError, OSError, ValueError) as error:
+    except _FAILURES as error:
         raise StoreError(f"Redis {place}: {error}") from None
     try:
         connection = Connection(client, place, turns, (place.password, redis.sentinel_password))
